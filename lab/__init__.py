@@ -1,0 +1,1 @@
+"""The learning machinery: it starts real processes and looks at them."""

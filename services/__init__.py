@@ -1,0 +1,1 @@
+"""The work itself: plain Python that knows nothing of Celery."""

@@ -1,0 +1,137 @@
+"""Every setting of the project, in one place.
+
+Values come from the environment, then from a `.env` file in the project folder, then from the defaults
+below. With no setting at all, everything runs in the project's own sandbox and touches no other server.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn, Self
+from urllib.parse import quote, urlsplit
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent
+
+BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps")
+RESULT_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel")
+
+BROKER_DATABASE = 0
+RESULT_DATABASE = 1
+
+
+class Settings(BaseSettings):
+    """What may be set. The name in the environment is the field's name in capitals."""
+
+    model_config = SettingsConfigDict(env_file=ROOT / ".env", extra="forbid", str_strip_whitespace=True)
+
+    celery_broker_url: str | None = None
+    celery_result_backend: str | None = None
+    celery_profile: Literal["reliable", "fast", "lab"] = "reliable"
+    timezone: str = "UTC"
+    sandbox_dir: Path | None = None
+    state_dir: Path = ROOT / ".state"
+    data_dir: Path = ROOT / "data"
+    periodic_task_seconds: Annotated[float, Field(gt=0)] = 30.0
+
+    @field_validator("celery_broker_url", "celery_result_backend", mode="before")
+    @classmethod
+    def _empty_means_unset(cls, value: str | None) -> str | None:
+        return value or None
+
+    @field_validator("celery_broker_url")
+    @classmethod
+    def _broker_url_is_known(cls, value: str | None) -> str | None:
+        return _known_scheme(value, BROKER_SCHEMES)
+
+    @field_validator("celery_result_backend")
+    @classmethod
+    def _result_backend_is_known(cls, value: str | None) -> str | None:
+        return _known_scheme(value, RESULT_SCHEMES)
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        # One of the two alone would mix somebody's server with the sandbox, and no result would arrive.
+        if (self.celery_broker_url is None) != (self.celery_result_backend is None):
+            missing = "CELERY_RESULT_BACKEND" if self.celery_broker_url else "CELERY_BROKER_URL"
+            raise ValueError(
+                "CELERY_BROKER_URL and CELERY_RESULT_BACKEND go together: "
+                f"set {missing} too, or unset the other"
+            )
+        return self
+
+    @cached_property
+    def sandbox(self) -> Path:
+        """The private folder of the sandbox that all terminals of this checkout share."""
+        if self.sandbox_dir:
+            return self.sandbox_dir.expanduser().absolute()
+        # One folder per user and checkout. It is short, because a socket path may have about 100 characters.
+        checkout = hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:10]
+        return Path(tempfile.gettempdir()) / f"learn-celery-{os.getuid()}-{checkout}"
+
+    @property
+    def uses_sandbox(self) -> bool:
+        """Whether the broker is the sandbox's own, and not one that the user has named."""
+        return self.celery_broker_url is None
+
+    @property
+    def broker_url(self) -> str:
+        """Where tasks are sent."""
+        return self.celery_broker_url or socket_url(self.sandbox, BROKER_DATABASE)
+
+    @property
+    def result_backend(self) -> str:
+        """Where results are kept."""
+        return self.celery_result_backend or socket_url(self.sandbox, RESULT_DATABASE)
+
+
+def socket_url(sandbox: Path, database: int) -> str:
+    """Return the URL of one database of the server in the folder `sandbox`."""
+    return f"redis+socket://{quote(str(sandbox / 'broker.sock'))}?virtual_host={database}"
+
+
+def _known_scheme(value: str | None, schemes: tuple[str, ...]) -> str | None:
+    if value is None:
+        return None
+    scheme = urlsplit(value).scheme
+    if scheme not in schemes:
+        expected = ", ".join(f"{name}://" for name in schemes)
+        raise ValueError(f"the URL starts with {scheme or 'no scheme'!r}; use one of {expected}")
+    return value
+
+
+def without_password(url: str) -> str:
+    """Return `url` with its password replaced by `**`, fit for a message or a log."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return url.replace(f":{parts.password}@", ":**@", 1)
+
+
+def load_settings() -> Settings:
+    """Read the settings. On a bad one, say which, what it is and what to do, and exit with code 2."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        _refuse(error)
+
+
+def _refuse(error: ValidationError) -> NoReturn:
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"]).upper()
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(field.upper() for field in Settings.model_fields)
+            text = f"{name} in .env is not a setting. Correct or remove it. Settings: {known}"
+        else:
+            reason = problem["msg"].removeprefix("Value error, ")
+            text = f"{name}={problem['input']!r}: {reason}" if name else reason
+        print(f"Setting refused: {text}.", file=sys.stderr)
+    raise SystemExit(2)
+
+
+settings = load_settings()
