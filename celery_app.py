@@ -1,0 +1,277 @@
+"""The one Celery app. Read it from top to bottom: each setting says what goes wrong without it.
+
+Workers, beat, Flower, scripts and notebooks all use this app:
+
+    celery -A celery_app worker --loglevel=info --queues=basic,advanced,realworld
+"""
+
+import pkgutil
+from typing import Any
+
+from celery import Celery, Task
+from celery.exceptions import NotRegistered
+from celery.schedules import crontab
+from celery.signals import beat_init, celeryd_init, user_preload_options
+from kombu import Exchange, Queue
+from kombu.exceptions import OperationalError
+
+import tasks
+from settings import settings, without_password
+
+# --- Queues: a task module's name is its queue's name -------------------------------------------------
+
+# The order in which a learner meets them. A new module tasks/x_tasks.py adds the queue x by itself.
+_PLANNED_QUEUES = ("basic", "advanced", "realworld", "ai", "maintenance", "health")
+
+TASK_MODULES = [
+    f"tasks.{module.name}"
+    for module in pkgutil.iter_modules(tasks.__path__)
+    if module.name.endswith("_tasks")
+]
+
+
+def queue_of(module: str) -> str:
+    """Return the queue of a task module: `tasks.basic_tasks` -> `basic`."""
+    return module.rpartition(".")[2].removesuffix("_tasks")
+
+
+QUEUES = list(dict.fromkeys([*_PLANNED_QUEUES, *map(queue_of, TASK_MODULES)]))
+
+
+def route_by_module(
+    name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Task | None = None, **_: Any
+) -> dict[str, str] | None:
+    """Send each task to the queue of the module that defines it, whatever name the task has.
+
+    A route by name pattern ("tasks.basic_tasks.*") silently misses tasks with an explicit name.
+    Raises `NotRegistered` for a name that this program does not know, unless the caller names a queue.
+    """
+    if "queue" in options:
+        return None
+    task = task or app.tasks.get(name)
+    if task is None:
+        raise NotRegistered(
+            f"{name!r}: no task has this name here, so no queue follows from it. "
+            "Correct the name, import its module, or pass queue="
+        )
+    return {"queue": queue_of(task.__module__)} if task.__module__ in TASK_MODULES else None
+
+
+# --- The task class: what would go wrong silently later is refused where the task is called -----------
+
+
+class AppTask(Task):
+    """The base of every task of this app."""
+
+    # Celery's default is 180 seconds, a long wait for somebody who watches.
+    default_retry_delay = 1
+    max_retries = 3
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Send the task, as Celery does, with two errors made clear.
+
+        Raises `ValueError` for a negative countdown, which Celery takes for "now".
+        Raises `OperationalError` with the broker's address if the broker or result backend is away.
+        """
+        countdown = options.get("countdown")
+        if countdown is not None and countdown < 0:
+            raise ValueError(f"countdown={countdown!r}: must be 0 or more seconds from now")
+        try:
+            return super().apply_async(args, kwargs, **options)
+        except (OperationalError, RuntimeError) as error:
+            # A result backend that is away raises RuntimeError, before the message is sent.
+            raise OperationalError(f"{self.name} was not sent. {broker_trouble(error)}") from error
+
+
+def broker_trouble(error: Exception) -> str:
+    """Return one line that names the broker, what it answered, and the remedy."""
+    if settings.uses_sandbox:
+        remedy = "Start it with ./learn up, or set CELERY_BROKER_URL and CELERY_RESULT_BACKEND."
+    else:
+        remedy = "Start it, or correct CELERY_BROKER_URL and CELERY_RESULT_BACKEND."
+    while (cause := error.__cause__ or error.__context__) is not None and isinstance(cause, Exception):
+        error = cause  # the first error says most: "connection refused", "no such file"
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return f"The broker at {without_password(settings.broker_url)} does not answer ({reason}). {remedy}"
+
+
+app = Celery("celery_learning", task_cls=AppTask, include=TASK_MODULES)
+
+# --- Where ----------------------------------------------------------------------------------------------
+
+app.conf.update(
+    # Without a broker URL Celery silently tries amqp://localhost.
+    broker_url=settings.broker_url,
+    result_backend=settings.result_backend,
+    # Without this, a worker that starts before its broker gives up, and a warning says so.
+    broker_connection_retry_on_startup=True,
+)
+
+# --- What may be in a message ---------------------------------------------------------------------------
+
+app.conf.update(
+    # Pickle runs code on load: whoever can write to the queue would own the worker.
+    task_serializer="json",
+    result_serializer="json",
+    accept_content=["json"],
+    # One clock for all machines. Schedules are read in this time zone.
+    enable_utc=True,
+    timezone=settings.timezone,
+)
+
+# --- Queues and routes ----------------------------------------------------------------------------------
+
+app.conf.update(
+    task_queues=[Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
+    task_routes=(route_by_module,),
+    # Without a name here, a task with no route goes to a queue "celery" that no worker of ours reads.
+    task_default_queue="basic",
+    task_default_exchange="basic",
+    task_default_routing_key="basic",
+    # Without this, a misspelled queue is created, and its messages wait there for ever.
+    task_create_missing_queues=False,
+)
+
+# --- Delivery: three profiles, side by side -------------------------------------------------------------
+
+LONGEST_TASK = 300  # seconds
+
+RELIABLE: dict[str, Any] = {
+    # Acknowledge after the task, not before: a worker killed in the middle leaves the message in the queue.
+    "task_acks_late": True,
+    # A killed pool child fails its task. Retry it, but not for ever: the task may be what kills the child.
+    "task_retry_on_worker_lost": True,
+    # Each pool child holds one message. With the default 4, short tasks wait behind a long one.
+    "worker_prefetch_multiplier": 1,
+    # Without limits, one task that hangs occupies its slot until somebody notices.
+    "task_soft_time_limit": LONGEST_TASK - 30,
+    "task_time_limit": LONGEST_TASK,
+    # On SIGTERM wait this long for running tasks, then give them back to the queue.
+    "worker_soft_shutdown_timeout": 10.0,
+    "task_ignore_result": False,
+    "task_track_started": True,
+    "worker_send_task_events": True,
+    "task_send_sent_event": True,
+    # Longer than the longest task and the longest countdown: Redis delivers again what is not
+    # acknowledged in this time, even while it is still running.
+    "visibility_timeout": 3600,
+}
+
+# Fire and forget: more tasks per second, and a killed worker loses what it held.
+FAST: dict[str, Any] = RELIABLE | {
+    "task_acks_late": False,
+    "task_retry_on_worker_lost": False,
+    "worker_prefetch_multiplier": 64,
+    "task_ignore_result": True,
+    "task_track_started": False,
+    "worker_send_task_events": False,
+    "task_send_sent_event": False,
+}
+
+# For lessons about failure only: redelivery within seconds. In production a task that takes longer
+# than the visibility timeout would run twice.
+LAB: dict[str, Any] = RELIABLE | {
+    "visibility_timeout": 3,
+    "unacked_restore_interval": 1,
+    "unacked_restore_throttle": 1,
+}
+
+PROFILES = {"reliable": RELIABLE, "fast": FAST, "lab": LAB}
+_REDIS_OPTIONS = {"visibility_timeout", "unacked_restore_interval", "unacked_restore_throttle"}
+
+profile = PROFILES[settings.celery_profile]
+app.conf.update({key: value for key, value in profile.items() if key not in _REDIS_OPTIONS})
+
+# --- Redis ----------------------------------------------------------------------------------------------
+
+app.conf.update(
+    broker_transport_options={
+        **{key: value for key, value in profile.items() if key in _REDIS_OPTIONS},
+        # Ten real priorities; by default Redis has four lists. 0 is served first. Publisher and worker
+        # must have the same steps, or messages stay where nobody looks.
+        "priority_steps": list(range(10)),
+        # Without these, a frozen broker blocks .delay() for more than 45 seconds.
+        "socket_timeout": 1,
+        "socket_connect_timeout": 1,
+    },
+    # A failed publish raises at once. The caller decides whether to try again.
+    task_publish_retry_policy={"max_retries": 0},
+    # The same for results. By default .delay() waits 19 seconds when the result backend is away.
+    redis_socket_timeout=1.0,
+    redis_socket_connect_timeout=1.0,
+    result_backend_transport_options={"retry_policy": {"max_retries": 0}},
+)
+
+# --- Results --------------------------------------------------------------------------------------------
+
+app.conf.update(
+    # Results stay in Redis memory until they expire. One hour is enough for a caller that waits.
+    result_expires=3600,
+    # Failures are looked at later, often the next day.
+    result_failure_expires=86_400,
+    # Keep the task's name and arguments with its result, so that a bare task id can be explained.
+    result_extended=True,
+)
+
+# --- Workers --------------------------------------------------------------------------------------------
+
+app.conf.update(
+    # A child is replaced after this many tasks, or above this memory (KiB): leaks stay small.
+    worker_max_tasks_per_child=1000,
+    worker_max_memory_per_child=400_000,
+    # Without this, Celery removes the log handlers that a program has set up itself.
+    worker_hijack_root_logger=False,
+    # Each line of a task's log names the task, so that lines of parallel tasks can be told apart.
+    worker_task_log_format=(
+        "[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: %(message)s"
+    ),
+)
+
+# --- Schedule -------------------------------------------------------------------------------------------
+
+app.conf.update(
+    # beat remembers here when each entry ran. Without the file, each restart starts all periods anew.
+    beat_schedule_filename=str(settings.state_dir / "celerybeat-schedule"),
+    # Every entry has `expires` shorter than its period: without a worker, no backlog piles up.
+    beat_schedule={
+        "periodic-task": {
+            "task": "tasks.basic_tasks.periodic_task",
+            "schedule": settings.periodic_task_seconds,
+            "options": {"queue": "basic", "expires": settings.periodic_task_seconds * 0.9},
+        },
+        "daily-task": {
+            "task": "tasks.basic_tasks.daily_task",
+            "schedule": crontab(hour="2", minute="0"),
+            "options": {"queue": "basic", "expires": 3600},
+        },
+    },
+)
+
+# --- Start-up checks ------------------------------------------------------------------------------------
+
+
+def require_broker() -> None:
+    """Raise `SystemExit` with one clear line if the broker does not answer within about a second."""
+    try:
+        with app.connection_for_write() as connection:
+            connection.connect()
+    except (OSError, *app.connection_for_write().connection_errors) as error:
+        raise SystemExit(broker_trouble(error)) from None
+
+
+@user_preload_options.connect
+def _check_before_any_celery_command(**_: Any) -> None:
+    # Celery itself would go on trying to connect for ever.
+    require_broker()
+
+
+@celeryd_init.connect
+def _prepare_worker(sender: str, conf: Any, **_: Any) -> None:
+    # A caller must fail fast; a worker on a busy machine must not take a slow answer for a dead broker.
+    conf.broker_transport_options = conf.broker_transport_options | {"socket_timeout": 10}
+    conf.redis_socket_timeout = 10.0
+
+
+@beat_init.connect
+def _prepare_beat(**_: Any) -> None:
+    settings.state_dir.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal, NoReturn, Self
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent
@@ -23,6 +23,14 @@ RESULT_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel")
 
 BROKER_DATABASE = 0
 RESULT_DATABASE = 1
+MAIL_SOCKET = "smtp.sock"
+
+# What DATABASE_URL may start with, and the same with the driver that this project installs.
+DATABASE_SCHEMES = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
 
 
 class Settings(BaseSettings):
@@ -37,9 +45,26 @@ class Settings(BaseSettings):
     sandbox_dir: Path | None = None
     state_dir: Path = ROOT / ".state"
     data_dir: Path = ROOT / "data"
+    database_url: str | None = None
     periodic_task_seconds: Annotated[float, Field(gt=0)] = 30.0
 
-    @field_validator("celery_broker_url", "celery_result_backend", mode="before")
+    smtp_host: str | None = None  # unset: the sandbox's own mail server
+    smtp_port: Annotated[int, Field(gt=0, lt=65536)] = 25
+    smtp_user: str | None = None
+    smtp_password: SecretStr | None = None
+    smtp_starttls: bool = False
+    smtp_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    mail_from: str = "learn-celery@localhost"
+
+    @field_validator(
+        "celery_broker_url",
+        "celery_result_backend",
+        "database_url",
+        "smtp_host",
+        "smtp_user",
+        "smtp_password",
+        mode="before",
+    )
     @classmethod
     def _empty_means_unset(cls, value: str | None) -> str | None:
         return value or None
@@ -54,6 +79,14 @@ class Settings(BaseSettings):
     def _result_backend_is_known(cls, value: str | None) -> str | None:
         return _known_scheme(value, RESULT_SCHEMES)
 
+    @field_validator("database_url")
+    @classmethod
+    def _database_url_is_known(cls, value: str | None) -> str | None:
+        if _known_scheme(value, tuple(DATABASE_SCHEMES)) is None:
+            return None
+        scheme, rest = str(value).split("://", 1)
+        return f"{DATABASE_SCHEMES[scheme]}://{rest}"
+
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:
         # One of the two alone would mix somebody's server with the sandbox, and no result would arrive.
@@ -65,6 +98,17 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _mail_login_is_complete(self) -> Self:
+        if (self.smtp_user is None) != (self.smtp_password is None):
+            missing = "SMTP_PASSWORD" if self.smtp_user else "SMTP_USER"
+            raise ValueError(
+                f"SMTP_USER and SMTP_PASSWORD go together: set {missing} too, or unset the other"
+            )
+        if self.smtp_user and not self.smtp_starttls:
+            raise ValueError("SMTP_USER needs SMTP_STARTTLS=true, or the password travels unencrypted")
+        return self
+
     @cached_property
     def sandbox(self) -> Path:
         """The private folder of the sandbox that all terminals of this checkout share."""
@@ -73,6 +117,21 @@ class Settings(BaseSettings):
         # One folder per user and checkout. It is short, because a socket path may have about 100 characters.
         checkout = hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:10]
         return Path(tempfile.gettempdir()) / f"learn-celery-{os.getuid()}-{checkout}"
+
+    @property
+    def database(self) -> str:
+        """The URL of the database."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'database.sqlite'}"
+
+    @property
+    def out_dir(self) -> Path:
+        """Where tasks write files for people: exports, rejects, reports. All of it can be made again."""
+        return self.data_dir / "out"
+
+    @property
+    def mail_socket(self) -> Path:
+        """Where the sandbox's mail server listens."""
+        return self.sandbox / MAIL_SOCKET
 
     @property
     def uses_sandbox(self) -> bool:

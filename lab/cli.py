@@ -1,0 +1,173 @@
+"""The `learn` command. `./learn` alone gives the guided tour."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from settings import ROOT, settings, without_password
+
+EXAMPLES = sorted(path.stem.removesuffix("_usage") for path in (ROOT / "examples").glob("*_usage.py"))
+PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def learn(context: click.Context) -> None:
+    """Learn Celery by running it. Without a command: the guided tour."""
+    if context.invoked_subcommand is None:
+        context.invoke(tour)
+
+
+@learn.command()
+def tour() -> None:
+    """The guided tour, in about a minute."""
+    from lab.tour import story
+
+    story.main([])
+
+
+@learn.command()
+@click.argument("name", type=click.Choice(EXAMPLES))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def example(name: str, arguments: tuple[str, ...]) -> None:
+    """Run one of the scripts in examples/."""
+    path = str(ROOT / "examples" / f"{name}_usage.py")
+    sys.argv = [path, *arguments]
+    runpy.run_path(path, run_name="__main__")
+
+
+@learn.command()
+@click.option("--broker-only", is_flag=True, help="Start the broker and no worker.")
+@click.option("--concurrency", default=2, show_default=True, help="How many tasks the worker runs at a time.")
+def up(broker_only: bool, concurrency: int) -> None:
+    """Start the sandbox, a broker and a worker for all queues, and keep it running."""
+    from celery_app import QUEUES
+    from lab import console
+    from lab.sandbox import Sandbox, SandboxError
+
+    if not settings.uses_sandbox:
+        raise click.ClickException(
+            f"CELERY_BROKER_URL names {without_password(settings.broker_url)}: the sandbox is not used. "
+            "Start a worker with ./start_worker.sh"
+        )
+    try:
+        with console.waiting_for("the sandbox"), Sandbox(concurrency=concurrency) as sandbox:
+            status_now = sandbox.connection.ask("status")
+            if not broker_only and not any(worker["name"] == "all" for worker in status_now["workers"]):
+                sandbox.start_worker(QUEUES, name="all", pinned=True)
+            status_now = sandbox.connection.ask("pin")
+    except SandboxError as error:
+        raise click.ClickException(str(error)) from error
+    show(status_now)
+    console.say("Stop it with ./learn down")
+
+
+@learn.command()
+def down() -> None:
+    """Stop the sandbox: all its workers and the broker. Queued tasks are gone."""
+    from lab.sandbox import connect
+
+    connection = connect(settings.sandbox)
+    if connection is None:
+        click.echo("No sandbox runs.")
+        return
+    connection.stop()
+    click.echo("The sandbox has ended.")
+
+
+@learn.command()
+def status() -> None:
+    """Show what runs in the sandbox."""
+    from lab.sandbox import connect
+
+    connection = connect(settings.sandbox)
+    if connection is None:
+        click.echo("No sandbox runs. Start it with ./learn up")
+        sys.exit(1)
+    show(connection.ask("status"))
+    connection.close()
+
+
+def show(state: dict[str, object]) -> None:
+    """Print the state of the sandbox as lines of name, process id and log file."""
+    broker, workers = state["broker"], state["workers"]
+    assert isinstance(workers, list)
+    for kind, process in [("broker", broker), *(("worker", worker) for worker in workers)]:
+        if isinstance(process, dict):
+            click.echo(f"{kind:8} {process['name']:16} pid {process['pid']:<8} log {process['log']}")
+        else:
+            click.echo(f"{kind:8} not running")
+    click.echo(f"{'URL':8} {settings.broker_url}")
+
+
+@learn.command(context_settings=PASS_ON)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(command: tuple[str, ...]) -> NoReturn:
+    """Run a command while the sandbox's broker is up: ./learn run celery -A celery_app inspect ping."""
+    from lab.sandbox import SandboxError, join
+
+    if settings.uses_sandbox:
+        try:
+            connection = join(settings.sandbox, settings.state_dir / "logs")
+        except SandboxError as error:
+            raise click.ClickException(str(error)) from error
+        # The command inherits the open connection: the broker stays as long as the command runs.
+        connection.link.set_inheritable(True)
+        click.echo(f"Broker: the sandbox's own, {settings.broker_url}", err=True)
+    else:
+        click.echo(f"Broker: {without_password(settings.broker_url)}", err=True)
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - the learner's own command
+    except FileNotFoundError:
+        raise click.ClickException(f"{command[0]}: no such command") from None
+
+
+@learn.command(context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def notebooks(arguments: tuple[str, ...]) -> NoReturn:
+    """Open JupyterLab on the notebooks, with the sandbox running."""
+    os.chdir(ROOT)
+    run.callback(("jupyter", "lab", "notebooks", *arguments))  # type: ignore[misc]
+
+
+@learn.command(context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def test(arguments: tuple[str, ...]) -> NoReturn:
+    """Run the tests. Arguments go to pytest."""
+    os.chdir(ROOT)
+    sys.exit(subprocess.run([sys.executable, "-m", "pytest", *arguments], check=False).returncode)
+
+
+@learn.command()
+def lint() -> None:
+    """Check style, types, layers and shell scripts."""
+    os.chdir(ROOT)
+    scripts = ["learn", "start_worker.sh", "start_beat.sh", "start_flower.sh", ".ci/run"]
+    checks = [
+        ["ruff", "check"],
+        ["ruff", "format", "--check"],
+        ["mypy"],
+        ["lint-imports"],
+        ["shellcheck", *scripts],
+    ]
+    folder = Path(sys.executable).parent
+    failed = [
+        check for check in checks if subprocess.run([folder / check[0], *check[1:]], check=False).returncode
+    ]
+    if failed:
+        raise click.ClickException("failed: " + ", ".join(" ".join(check) for check in failed))
+
+
+def main() -> None:
+    """Run the command."""
+    learn(prog_name="learn")
+
+
+if __name__ == "__main__":
+    main()

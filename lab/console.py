@@ -1,0 +1,49 @@
+"""How programs of this project speak: one small set of styles, readable without colour."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def heading(text: str) -> None:
+    """Begin a part."""
+    out.print(f"\n[bold]{escape(text)}[/]")
+
+
+def say(text: str) -> None:
+    """Explain in a sentence."""
+    out.print(f"  {escape(text)}")
+
+
+def code(source: str) -> None:
+    """Show the code that runs next."""
+    for line in source.splitlines():
+        out.print(f"    [cyan]{escape(line)}[/]")
+
+
+def result(value: Any) -> None:
+    """Show what came back."""
+    out.print(f"  [green]->[/] {escape(str(value))}")
+
+
+def warning(text: str) -> None:
+    """Tell what needs attention; on standard error."""
+    err.print(f"[yellow]Note:[/] {escape(text)}")
+
+
+def fail(text: str) -> None:
+    """Tell what went wrong; on standard error."""
+    err.print(f"[red]Error:[/] {escape(text)}")
+
+
+@contextmanager
+def waiting_for(what: str) -> Iterator[None]:
+    """Show a spinner, in a terminal only, while the block waits for `what`."""
+    with err.status(f"Waiting for {what} …"):
+        yield

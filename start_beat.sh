@@ -1,0 +1,8 @@
+#!/bin/sh
+# Start beat in this terminal: it sends the scheduled tasks. Run it once only: two beats send everything twice.
+#
+#   ./start_beat.sh [options of `celery beat`]
+set -eu
+
+cd "$(dirname "$0")"
+exec ./learn run celery -A celery_app beat --loglevel=info "$@"

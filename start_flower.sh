@@ -1,0 +1,10 @@
+#!/bin/sh
+# Start Flower in this terminal: a web page that shows workers, tasks and queues, on this machine only.
+#
+#   ./start_flower.sh [options of `celery flower`]
+#
+# Log in as FLOWER_USER (default: learner) with FLOWER_PASSWORD. Without it, a password is made for this run.
+set -eu
+
+cd "$(dirname "$0")"
+exec ./learn run python -m lab.flower "$@"

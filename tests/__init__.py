@@ -1,0 +1,1 @@
+"""Tests: what this project promises, on real processes."""
