@@ -12,8 +12,10 @@ from celery import Celery, Task
 from celery.exceptions import NotRegistered
 from celery.schedules import crontab
 from celery.signals import beat_init, celeryd_init, user_preload_options
+from click import Option
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
+from redis import RedisError
 
 import tasks
 from settings import settings, without_password
@@ -48,11 +50,13 @@ def route_by_module(
     """
     if "queue" in options:
         return None
-    task = task or app.tasks.get(name)
+    if task is None:  # sent by name, as `celery call` does; its module may not be imported yet
+        app.loader.import_default_modules()
+        task = app.tasks.get(name)
     if task is None:
         raise NotRegistered(
             f"{name!r}: no task has this name here, so no queue follows from it. "
-            "Correct the name, import its module, or pass queue="
+            "Correct the name, or pass queue="
         )
     return {"queue": queue_of(task.__module__)} if task.__module__ in TASK_MODULES else None
 
@@ -67,7 +71,7 @@ class AppTask(Task):
     default_retry_delay = 1
     max_retries = 3
 
-    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:  # type: ignore[override]
         """Send the task, as Celery does, with two errors made clear.
 
         Raises `ValueError` for a negative countdown, which Celery takes for "now".
@@ -83,16 +87,17 @@ class AppTask(Task):
             raise OperationalError(f"{self.name} was not sent. {broker_trouble(error)}") from error
 
 
-def broker_trouble(error: Exception) -> str:
+def broker_trouble(error: BaseException) -> str:
     """Return one line that names the broker, what it answered, and the remedy."""
     if settings.uses_sandbox:
-        remedy = "Start it with ./learn up, or set CELERY_BROKER_URL and CELERY_RESULT_BACKEND."
+        remedy = "Start it with ./learn up (if it hangs, ./learn down first), or name another in .env."
     else:
         remedy = "Start it, or correct CELERY_BROKER_URL and CELERY_RESULT_BACKEND."
-    while (cause := error.__cause__ or error.__context__) is not None and isinstance(cause, Exception):
-        error = cause  # the first error says most: "connection refused", "no such file"
-    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return f"The broker at {without_password(settings.broker_url)} does not answer ({reason}). {remedy}"
+    reason: BaseException | None = error
+    while reason and not isinstance(reason, (OSError, RedisError)):
+        reason = reason.__cause__ or reason.__context__  # what the network said is further down
+    words = " ".join(str(reason or error).split()).rstrip(".")
+    return f"The broker at {without_password(settings.broker_url)} does not answer ({words}). {remedy}"
 
 
 app = Celery("celery_learning", task_cls=AppTask, include=TASK_MODULES)
@@ -252,21 +257,32 @@ app.conf.update(
 
 def require_broker() -> None:
     """Raise `SystemExit` with one clear line if the broker does not answer within about a second."""
-    try:
-        with app.connection_for_write() as connection:
-            connection.connect()
-    except (OSError, *app.connection_for_write().connection_errors) as error:
-        raise SystemExit(broker_trouble(error)) from None
+    with app.connection_for_write() as connection:
+        try:
+            connection.transport.establish_connection()
+        except connection.connection_errors as error:
+            raise SystemExit(broker_trouble(error)) from None
+
+
+# Celery's own commands would go on trying to connect, some for ever. The option gives that back.
+app.user_options["preload"].add(
+    Option(["--wait-for-broker"], is_flag=True, help="Do not stop if the broker does not answer now.")
+)
 
 
 @user_preload_options.connect
-def _check_before_any_celery_command(**_: Any) -> None:
-    # Celery itself would go on trying to connect for ever.
-    require_broker()
+def _check_before_any_celery_command(options: dict[str, Any], **_: Any) -> None:
+    if not options["wait_for_broker"]:
+        require_broker()
 
 
 @celeryd_init.connect
-def _prepare_worker(sender: str, conf: Any, **_: Any) -> None:
+def _prepare_worker(sender: str, conf: Any, options: dict[str, Any], **_: Any) -> None:
+    # Two workers with one name answer for each other: a command for one reaches any of them.
+    if not options.get("without_mingle") and app.control.ping([sender], timeout=0.5, limit=1):
+        raise SystemExit(
+            f"A worker named {sender} runs already. Stop it, or name this one: --hostname=second@%h"
+        )
     # A caller must fail fast; a worker on a busy machine must not take a slow answer for a dead broker.
     conf.broker_transport_options = conf.broker_transport_options | {"socket_timeout": 10}
     conf.redis_socket_timeout = 10.0

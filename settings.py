@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     data_dir: Path = ROOT / "data"
     database_url: str | None = None
     periodic_task_seconds: Annotated[float, Field(gt=0)] = 30.0
+    flower_user: str = "learner"
+    flower_password: SecretStr | None = None
 
     smtp_host: str | None = None  # unset: the sandbox's own mail server
     smtp_port: Annotated[int, Field(gt=0, lt=65536)] = 25
@@ -82,10 +84,10 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _database_url_is_known(cls, value: str | None) -> str | None:
-        if _known_scheme(value, tuple(DATABASE_SCHEMES)) is None:
+        if value is None or _known_scheme(value, tuple(DATABASE_SCHEMES)) is None:
             return None
-        scheme, rest = str(value).split("://", 1)
-        return f"{DATABASE_SCHEMES[scheme]}://{rest}"
+        scheme, separator, rest = value.partition(":")
+        return f"{DATABASE_SCHEMES[scheme]}{separator}{rest}"
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:

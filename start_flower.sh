@@ -7,4 +7,4 @@
 set -eu
 
 cd "$(dirname "$0")"
-exec ./learn run python -m lab.flower "$@"
+exec ./learn run celery -A celery_app flower "$@"

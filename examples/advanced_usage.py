@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 from celery import chain, chord, group
-from celery.result import AsyncResult
 
 from celery_app import app
 from lab.story import Story
@@ -174,7 +173,7 @@ def run_monitored() -> dict[str, object]:
 def look_up() -> str | None:
     """A task id is enough to find the result, from any program. result_extended keeps the name with it."""
     task_id = add.delay(1, 2).id
-    result = AsyncResult(task_id, app=app)
+    result = app.AsyncResult(task_id)
     result.get(timeout=10)
     return result.name
 

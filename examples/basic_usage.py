@@ -5,8 +5,6 @@ Brings its own broker and worker up if none are there, and takes them down again
 
 import time
 
-from celery.result import AsyncResult
-
 from celery_app import app
 from lab.story import Story
 from tasks.basic_tasks import (
@@ -85,7 +83,7 @@ def failure() -> str:
 @story.step("PENDING means unknown", expect="PENDING")
 def unknown_id() -> str:
     """Nobody has sent a task with this id. Celery cannot know that, so it says PENDING."""
-    return AsyncResult("no-such-id", app=app).state
+    return app.AsyncResult("no-such-id").state
 
 
 @story.step("A line in the worker's log", expect="look for this line in the log of the worker")

@@ -58,7 +58,7 @@ def up(broker_only: bool, concurrency: int) -> None:
     try:
         with console.waiting_for("the sandbox"), Sandbox(concurrency=concurrency) as sandbox:
             status_now = sandbox.connection.ask("status")
-            if not broker_only and not any(worker["name"] == "all" for worker in status_now["workers"]):
+            if not broker_only and not any(worker["name"] == "sandbox-all" for worker in status_now["workers"]):
                 sandbox.start_worker(QUEUES, name="all", pinned=True)
             status_now = sandbox.connection.ask("pin")
     except SandboxError as error:
@@ -107,7 +107,7 @@ def show(state: dict[str, object]) -> None:
 
 @learn.command(context_settings=PASS_ON)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(command: tuple[str, ...]) -> NoReturn:
+def run(command: tuple[str, ...]) -> None:
     """Run a command while the sandbox's broker is up: ./learn run celery -A celery_app inspect ping."""
     from lab.sandbox import SandboxError, join
 
@@ -124,13 +124,13 @@ def run(command: tuple[str, ...]) -> NoReturn:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     try:
         os.execvp(command[0], command)  # noqa: S606 - the learner's own command
-    except FileNotFoundError:
-        raise click.ClickException(f"{command[0]}: no such command") from None
+    except FileNotFoundError as error:
+        raise click.ClickException(f"{command[0]}: no such command") from error
 
 
 @learn.command(context_settings=PASS_ON)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def notebooks(arguments: tuple[str, ...]) -> NoReturn:
+def notebooks(arguments: tuple[str, ...]) -> None:
     """Open JupyterLab on the notebooks, with the sandbox running."""
     os.chdir(ROOT)
     run.callback(("jupyter", "lab", "notebooks", *arguments))  # type: ignore[misc]

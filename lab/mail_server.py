@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from aiosmtpd.controller import UnixSocketController
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from services.paths import atomic_write
+from settings import MAIL_SOCKET
 
 Fault = Literal[
     "421",  # answers the sender "not now" and hangs up
@@ -33,12 +34,12 @@ Fault = Literal[
 
 @contextmanager
 def mail_server(folder: Path) -> Iterator[None]:
-    """Run a mail server on the socket `smtp.sock` in `folder` until the block ends.
+    """Run a mail server on a socket in `folder` until the block ends.
 
     `folder` is made, for this user only. The mails are kept in its sub-folder `mail`, one file each.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    socket = folder / "smtp.sock"
+    socket = folder / MAIL_SOCKET
     controller = UnixSocketController(_Handler(folder), socket, server_hostname="localhost")
     controller.start()
     try:
@@ -60,7 +61,12 @@ def fail_next(folder: Path, *faults: Fault) -> None:
     """Tell the server in `folder` how to fail: the first fault at the next mail, and so on.
 
     The server may run in another process. After the last fault it accepts again.
+
+    Raises `ValueError` for a fault that is not a `Fault`.
     """
+    for fault in faults:
+        if fault not in get_args(Fault):
+            raise ValueError(f"fault={fault!r}: unknown; use one of {', '.join(get_args(Fault))}")
     script = folder / "mail-faults"
     script.mkdir(parents=True, exist_ok=True)
     for position, fault in enumerate(faults):
@@ -123,12 +129,12 @@ class _Handler:
 
     def _fault(self, *here: Fault) -> Fault | None:
         """Take the next fault off the script, if it is one of those that happen `here`."""
-        for file in sorted((self.folder / "mail-faults").glob("*.*"))[:1]:
-            for fault in here:
-                if file.suffix == f".{fault}":
-                    file.unlink()
-                    self._log(fault)
-                    return fault
+        script = sorted((self.folder / "mail-faults").glob("*"))
+        for fault in here:
+            if script and script[0].suffix == f".{fault}":
+                script[0].unlink()
+                self._log(fault)
+                return fault
         return None
 
     def _keep(self, envelope: Envelope) -> None:

@@ -292,7 +292,7 @@ class Sandbox:
         ]
         answer = self.connection.ask(
             "start_worker",
-            name=name or "-".join(queues),
+            name="-".join(["sandbox", *([name] if name else queues)]),
             app="celery_app",
             arguments=arguments,
             env=environment,

@@ -18,6 +18,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Engine,
+    ExceptionContext,
     ForeignKey,
     Index,
     MetaData,
@@ -90,7 +91,8 @@ class Import(Base):
     """How far the import of one byte range of one file has come.
 
     The row changes in the same transaction as the orders it counts. So after a crash it says exactly which
-    orders are in, and a redelivered task goes on from `next_byte`.
+    orders are in, and a redelivered task goes on from `next_byte`. Who empties `orders` by hand must empty
+    this table too.
     """
 
     __tablename__ = "imports"
@@ -139,14 +141,16 @@ def _engine(url: str, pid: int) -> Engine:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         new = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
         event.listen(new, "connect", _prepare_sqlite)
-        return new
-    try:
-        # UTC for the session: `date(ordered_at)` is then the day in UTC, as it is on SQLite.
-        return create_engine(url, connect_args={"connect_timeout": 5, "options": "-c timezone=UTC"})
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"DATABASE_URL needs the driver {error.name!r}. Install it with `uv sync --group postgres`."
-        ) from error
+    else:
+        try:
+            # UTC for the session: `date(ordered_at)` is then the day in UTC, as it is on SQLite.
+            new = create_engine(url, connect_args={"connect_timeout": 5, "options": "-c timezone=UTC"})
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"DATABASE_URL needs the driver {error.name!r}. Install it with `uv sync --group postgres`."
+            ) from error
+    event.listen(new, "handle_error", _explain_missing_tables)
+    return new
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -155,6 +159,14 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     # Safe in WAL mode: a power cut may undo the last transactions as a whole, never half of one.
     connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _explain_missing_tables(context: ExceptionContext) -> None:
+    error = context.original_exception
+    # The codes are PostgreSQL's for a table and a column that do not exist.
+    missing = getattr(error, "sqlstate", None) in ("42P01", "42703") or str(error).startswith("no such ")
+    if missing:
+        raise RuntimeError(f"{error}. The tables are not up to date: run `alembic upgrade head`") from error
 
 
 @contextmanager

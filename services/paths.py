@@ -17,11 +17,11 @@ def inside(root: Path, path: str | Path, *, field: str = "path") -> Path:
 
     A relative `path` starts at `root`. `field` is the argument's name in the error.
 
-    Raises `ValueError` for an empty path, one with `..`, an absolute path outside `root`, and a path
-    that leaves `root` through a symbolic link.
+    Raises `ValueError` for a path that is empty or cannot exist, one with `..`, an absolute path outside
+    `root`, and a path that leaves `root` through a symbolic link.
     """
     text = os.fspath(path)
-    if not text or "\0" in text:
+    if not text or "\0" in text or any(len(part.encode()) > 255 for part in Path(text).parts):
         raise ValueError(f"{field}={text!r}: not a path; give a path inside {root}")
     if ".." in Path(text).parts:
         raise ValueError(f"{field}={text!r}: '..' is not allowed; give a path inside {root}")

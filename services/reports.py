@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from sqlalchemy import ColumnElement, Numeric, String, cast, func, select, type_coerce
@@ -51,7 +52,7 @@ td:first-child {{ text-align: left; }}
 
 
 class ReportResult(TypedDict):
-    """What a report says in short, and where it lies."""
+    """What a report says in short, and where it lies. Paths start at the data folder."""
 
     period: str
     orders: int
@@ -108,16 +109,16 @@ def generate_report(period: str) -> ReportResult:
     charts = {title: draw_bars(title, lines) for title, lines in sections.items()}
     page = _html(sales, sections, charts).encode()
     document = _pdf(sales, list(charts.values()))
-    folder = settings.out_dir / "reports"
-    for name, content in {f"{period}.html": page, f"{period}.pdf": document}.items():
-        with atomic_write(folder / name) as file:
+    paths = [Path("out", "reports", f"{period}{suffix}") for suffix in (".html", ".pdf")]
+    for path, content in zip(paths, (page, document), strict=True):
+        with atomic_write(settings.data_dir / path) as file:
             file.write(content)
     return {
         "period": period,
         "orders": sales.orders,
         "revenue": str(sales.revenue),
-        "html": str(folder / f"{period}.html"),
-        "pdf": str(folder / f"{period}.pdf"),
+        "html": str(paths[0]),
+        "pdf": str(paths[1]),
     }
 
 

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from typing import TypedDict
 
-_WORD = re.compile(r"\w+(?:['’-]\w+)*")
+_WORD = re.compile(r"\w+(?:['-]\w+)*")
 
 
 class WordCount(TypedDict):

@@ -65,7 +65,7 @@ def mean_temperature(source: str) -> float:
 @app.task  # not @checked: Celery looks at the arguments of an error callback to choose how to call it
 def report_failure(failed_id: str) -> str:
     """Return one line about the task that failed. With one argument, an error callback gets its id."""
-    failed = AsyncResult(failed_id, app=app)
+    failed = app.AsyncResult(failed_id)
     line = f"{failed.name or 'a task'} failed: {failed.result!r}"
     logger.warning(line)
     return line
@@ -154,9 +154,10 @@ def prioritized_task(self: Task, label: str) -> dict[str, Any]:
 
     On Redis, priority 0 is served first and 9 last.
     """
+    delivery = self.request.delivery_info or {}
     return {
         "label": label,
-        "priority": self.request.delivery_info["priority"] or 0,
+        "priority": delivery["priority"] or 0,
         "started": time.time(),
     }
 

@@ -94,14 +94,15 @@ def logged_task(message: str) -> str:
 def describe_request(self: Task) -> dict[str, Any]:
     """Return what `bind=True` gives: a task that knows its own id, name, try number and delivery."""
     request = self.request
+    delivery = request.delivery_info or {}
     return {
         "id": request.id,
         "name": self.name,
         "retries": request.retries,
         "worker": request.hostname,
-        "queue": request.delivery_info["routing_key"],
-        "priority": request.delivery_info["priority"],
-        "redelivered": bool(request.delivery_info.get("redelivered")),
+        "queue": delivery["routing_key"],
+        "priority": delivery["priority"],
+        "redelivered": bool(delivery.get("redelivered")),
     }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageCms, ImageDraw
+from PIL import Image, ImageCms, ImageDraw, ImageOps
 
 from services.images import FILTERS, Filter, contact_sheet, list_images, process_image
 from settings import ROOT, Settings
@@ -169,12 +169,38 @@ def test_a_photo_taken_sideways_stands_upright_and_tells_no_place(data: Path):
     assert not result.getexif()
 
 
+@pytest.mark.parametrize("orientation", [0, *range(1, 9), 99])
+def test_each_way_to_hold_the_camera_is_undone(data: Path, orientation: int):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.open(data / "images" / "flag.jpg").save(data / "photo.jpg", exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(data / "photo.jpg"))
+    result = result_of(data, {"type": "thumbnail"}, {"type": "format", "format": "PNG"}, image="photo.jpg")
+    assert result.tobytes() == upright.tobytes()
+
+
+def test_broken_notes_of_the_camera_do_not_matter(data: Path):
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112], exif[0x013B] = "a note", 6, "a name" * 10
+    Image.open(data / "images" / "flag.jpg").save(data / "photo.jpg", exif=exif)
+    text, number = b"\x01\x0e\x00\x02", b"\x01\x0e\x00\x0b"
+    whole = (data / "photo.jpg").read_bytes()
+    assert text in whole
+    (data / "photo.jpg").write_bytes(whole.replace(text, number))  # the note now claims to be a number
+    assert result_of(data, {"type": "thumbnail"}, image="photo.jpg").size == (80, 120)
+
+
 def test_a_colour_profile_goes_with_the_picture(data: Path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.open(data / "images" / "flag.png").save(data / "profile.png", icc_profile=profile)
     for image_format in ["JPEG", "PNG", "WEBP"]:
         result = result_of(data, SMALLER, {"type": "format", "format": image_format}, image="profile.png")
         assert result.info["icc_profile"] == profile
+
+
+def test_what_no_longer_fits_or_tells_too_much_is_left_out(data: Path):
+    Image.new("CMYK", (20, 20)).save(data / "print.jpg", icc_profile=b"for ink", comment="from home")
+    assert {"icc_profile", "comment"}.isdisjoint(result_of(data, SMALLER, image="print.jpg").info)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "CMYK", "YCbCr"])
@@ -370,6 +396,7 @@ def test_the_images_of_a_folder_are_listed_in_order(data: Path):
     (data / "images" / "LOUD.JPG").touch()
     (data / "images" / "folder.png").mkdir()
     assert list_images("images") == ["images/LOUD.JPG", "images/flag.jpg", "images/flag.png"]
+    assert list_images("images/") == list_images("images")
     assert list_images("images/folder.png") == []
 
 

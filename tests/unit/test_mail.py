@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from email.message import EmailMessage
 from pathlib import Path
@@ -18,9 +19,9 @@ from typing import Any
 
 import pytest
 import trustme
-from aiosmtpd.controller import Controller
-from aiosmtpd.handlers import Mailbox
-from aiosmtpd.smtp import AuthResult, LoginPassword
+from aiosmtpd.controller import Controller, UnixSocketController
+from aiosmtpd.handlers import Mailbox, Sink
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from pydantic import SecretStr, ValidationError
 
 from lab.mail_server import Fault, fail_next, history, mail_server, received
@@ -129,20 +130,14 @@ def test_another_task_sends_the_same_text_again(server: Path):
 
 
 def test_of_many_at_the_same_moment_one_sends(server: Path):
-    outcomes: list[str] = []
-
-    def one_worker() -> None:
+    def one_worker(number: int) -> str:
         try:
-            outcomes.append("already" if send()["already_sent"] else "sent")
+            return "already" if send()["already_sent"] else "sent"
         except TemporaryMailError:
-            outcomes.append("busy")
+            return "busy"
 
-    workers = [threading.Thread(target=one_worker) for _ in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(DEADLINE)
-    assert len(outcomes) == 8
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(one_worker, range(8)))
     assert outcomes.count("sent") == 1
     assert history(server) == ["kept"]
 
@@ -271,6 +266,44 @@ def test_a_server_whose_certificate_is_not_trusted_gets_no_password(company_serv
     assert os.listdir(folder / "company" / "new") == []
 
 
+class NoGoodbye(Sink):
+    """Accepts the mail, and hangs up when the client says QUIT."""
+
+    async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        assert server.transport is not None
+        server.transport.close()
+        return "221 Bye"
+
+
+def test_a_mail_that_was_accepted_is_sent_however_the_conversation_ends(folder: Path, settings: Settings):
+    controller = UnixSocketController(NoGoodbye(), settings.mail_socket)
+    controller.start()
+    try:
+        assert send()["already_sent"] is False
+    finally:
+        controller.stop()
+    assert send()["already_sent"] is True
+
+
+def test_a_process_that_lost_its_lease_does_not_undo_the_other_ones_work(server: Path, settings: Settings):
+    settings.smtp_timeout_seconds = 1.0
+    fail_next(server, "hang")
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(send)
+        eventually(lambda: history(server) == ["hang"])
+        end_leases(settings)
+        assert send()["already_sent"] is False
+        assert isinstance(slow.exception(DEADLINE), TemporaryMailError)
+    assert send()["already_sent"] is True
+    assert history(server) == ["hang", "kept"]
+
+
+def end_leases(settings: Settings) -> None:
+    """Let a minute pass in the ledger."""
+    with closing(sqlite3.connect(settings.state_dir / "mail.sqlite3")) as ledger, ledger:
+        ledger.execute("UPDATE mail SET since = since - 60")
+
+
 CHILD = """
 import sys
 from services.mail import send_email
@@ -296,8 +329,7 @@ def test_a_process_that_dies_after_the_server_accepted_sends_again_and_one_copy_
     settings.smtp_timeout_seconds = DEADLINE
     with pytest.raises(TemporaryMailError, match="is being sent by another process; try again in 60 s"):
         send()
-    with closing(sqlite3.connect(settings.state_dir / "mail.sqlite3")) as ledger, ledger:
-        ledger.execute("UPDATE mail SET since = since - 60")
+    end_leases(settings)
     assert send()["already_sent"] is False
     assert history(server) == ["accept-hang", "kept", "kept already"]
     assert len(received(server)) == 1
@@ -348,7 +380,8 @@ def test_a_subject_with_a_line_break_is_refused(server: Path, subject: str):
         ({"body": "\ud800"}, "not valid Unicode"),
         ({"html": "\ud800"}, "not valid Unicode"),
         ({"attachments": ["../secret"]}, "attachments='../secret': '..' is not allowed"),
-        ({"attachments": ["none.png"]}, "No such file"),
+        ({"attachments": ["none.png"]}, "attachments='none.png': No such file"),
+        ({"attachments": ["."]}, "attachments='.': Is a directory"),
         ({"attachments": ["big.bin"]}, "attachments='big.bin': more than 10,000,000 bytes"),
     ],
 )
@@ -372,6 +405,11 @@ def test_bad_arguments_are_refused_by_name(server: Path, changes: dict[str, Any]
 def test_mail_settings_that_do_not_fit_are_refused(values: dict[str, Any], text: str):
     with pytest.raises(ValidationError, match=text):
         Settings(**values)
+
+
+def test_a_fault_that_the_mail_server_does_not_know_is_refused(folder: Path):
+    with pytest.raises(ValueError, match="fault='500': unknown; use one of 421, 450"):
+        fail_next(folder, "500")  # type: ignore[arg-type]
 
 
 def test_the_mail_server_as_a_process_ends_on_sigterm_and_leaves_no_socket(folder: Path):

@@ -1,0 +1,27 @@
+"""Flower reads this file when it starts in this folder: loopback only, and never without a password.
+
+Flower's own defaults are the opposite: it listens on all addresses, and shows every task's arguments to
+everybody.
+"""
+
+import secrets
+
+from tornado.options import options
+
+from settings import settings
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+address = options.address or "127.0.0.1"
+
+if not options.basic_auth and not options.auth:
+    if settings.flower_password:
+        password = settings.flower_password.get_secret_value()
+    elif address in LOOPBACK:
+        password = secrets.token_urlsafe(9)
+        print(f"Log in as {settings.flower_user} with the password of this run: {password}")
+    else:
+        raise SystemExit(f"--address={address} is open to others: set FLOWER_PASSWORD first.")
+    basic_auth = [f"{settings.flower_user}:{password}"]
+
+print(f"Flower: http://{address}:{options.port}")

@@ -1,0 +1,1 @@
+"""Tests on real processes: a broker, workers, the command line."""
