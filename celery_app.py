@@ -151,7 +151,8 @@ RELIABLE: dict[str, Any] = {
     # Without limits, one task that hangs occupies its slot until somebody notices.
     "task_soft_time_limit": LONGEST_TASK - 30,
     "task_time_limit": LONGEST_TASK,
-    # On SIGTERM wait this long for running tasks, then give them back to the queue.
+    # SIGTERM waits for running tasks, however long. SIGQUIT waits this long, then gives them back to the
+    # queue; by default it gives up on them at once. REMAP_SIGTERM=SIGQUIT makes SIGTERM do the same.
     "worker_soft_shutdown_timeout": 10.0,
     "task_ignore_result": False,
     "task_track_started": True,

@@ -62,6 +62,8 @@ class Settings(BaseSettings):
         "celery_broker_url",
         "celery_result_backend",
         "database_url",
+        "sandbox_dir",
+        "flower_password",
         "smtp_host",
         "smtp_user",
         "smtp_password",
@@ -70,6 +72,11 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_means_unset(cls, value: str | None) -> str | None:
         return value or None
+
+    @field_validator("state_dir", "data_dir")
+    @classmethod
+    def _relative_to_the_project(cls, value: Path) -> Path:
+        return ROOT / value.expanduser()  # the same folder, whatever the current one is
 
     @field_validator("celery_broker_url")
     @classmethod

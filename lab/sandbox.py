@@ -267,7 +267,8 @@ class Sandbox:
 
     def close(self) -> None:
         """End the worker. If nobody else uses the sandbox, the broker ends too."""
-        if (module := sys.modules.get("celery_app")) and self._shared:
+        module = sys.modules.get("celery_app")
+        if module and module.app.conf.result_backend == socket_url(self.folder, RESULT_DATABASE):
             # Results that this program still holds would complain at its exit that the broker is gone.
             module.app.backend.result_consumer.subscribed_to.clear()
         self.connection.close()
@@ -277,18 +278,28 @@ class Sandbox:
         """The worker that was started last."""
         return self.workers[-1]
 
-    def start_worker(self, queues: Sequence[str], name: str | None = None, *, pinned: bool = False) -> Worker:
+    def start_worker(
+        self,
+        queues: Sequence[str],
+        name: str | None = None,
+        *,
+        options: Sequence[str] = (),
+        pinned: bool = False,
+    ) -> Worker:
         """Start a worker for `queues` and return it when it is ready.
 
-        `pinned`: it stays when this program ends. Raises `SandboxError` with the end of the worker's log.
+        `options`: more options of `celery worker`, such as `["--include", "lab.wrong_tasks"]`.
+        `pinned`: it stays when this program ends.
+        Raises `SandboxError` with the end of the worker's log.
         """
         plan = self._plan
         environment = os.environ | {"CELERY_PROFILE": plan.profile}
         if self._has_broker:
-            environment |= {"SANDBOX_DIR": str(self.folder)}
+            environment |= {"SANDBOX_DIR": str(self.folder), "CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": ""}
         arguments = [
             *("--queues", ",".join(queues), "--loglevel", "INFO"),
             *("--concurrency", str(plan.concurrency), "--pool", plan.pool, "--without-mingle"),
+            *options,
         ]
         answer = self.connection.ask(
             "start_worker",

@@ -37,4 +37,6 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
                 problems[name] = f"{name}={problem['input']!r}: {problem['msg'].lower()}"
             raise ValueError(f"{function.__name__}: {'; '.join(problems.values())}") from None
 
+    # Celery reads it to refuse a call with missing arguments before anything is sent.
+    checked_function.__signature__ = signature  # type: ignore[attr-defined]
     return checked_function

@@ -8,18 +8,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from celery import Task
+from celery.app.task import Context
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import AsyncResult
-from celery.utils.log import get_task_logger
 
 from celery_app import app
 from services import stations
 from services.arguments import checked
+from services.failures import record_failure
 from services.invoices import charge_once
 from services.simulation import simulate_service, simulate_work
 from services.stations import Comparison, StationData, StationSummary
-
-logger = get_task_logger(__name__)
 
 # --- Steps for chains, groups and chords ---------------------------------------------------------------
 
@@ -62,13 +61,14 @@ def mean_temperature(source: str) -> float:
     return stations.describe(stations.fetch(source))["mean"]
 
 
-@app.task  # not @checked: Celery looks at the arguments of an error callback to choose how to call it
-def report_failure(failed_id: str) -> str:
-    """Return one line about the task that failed. With one argument, an error callback gets its id."""
-    failed = app.AsyncResult(failed_id)
-    line = f"{failed.name or 'a task'} failed: {failed.result!r}"
-    logger.warning(line)
-    return line
+@app.task
+def report_failure(request: Context, exc: Exception, traceback: object) -> None:
+    """Record a failure in the journal: an error callback.
+
+    With these three arguments Celery calls it at once, in the worker where the failure is noticed. With
+    one argument, the id, Celery would send it as a task, which may run before the failure is stored.
+    """
+    record_failure(request.id, str(exc))
 
 
 # --- Retries -------------------------------------------------------------------------------------------

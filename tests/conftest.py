@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.local_engine import fixtures, project
+from tests.local_engine import docker_fixtures, local_fixtures, project_fixtures
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,6 +15,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     # Late: the plugin that is registered last wins, and these fixtures replace some of pytest-celery's.
-    config.pluginmanager.register(project)
-    if not config.getoption("docker"):
-        config.pluginmanager.register(fixtures)
+    config.pluginmanager.register(project_fixtures)
+    if config.getoption("docker"):
+        docker_fixtures.require_engine()
+        config.pluginmanager.register(docker_fixtures)
+    else:
+        config.pluginmanager.register(local_fixtures)

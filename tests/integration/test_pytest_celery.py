@@ -1,6 +1,277 @@
-from tasks.basic_tasks import add
+"""pytest-celery's API on this project's app: each test has a broker, a backend and workers of its own.
 
-def test_a(celery_setup):
-    assert add.delay(4, 5).get(timeout=10) == 9
-def test_b(celery_setup):
-    assert celery_setup.ready(ping=True)
+A test that asks for `celery_worker` or `celery_setup` may call the project's tasks as any program does.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from celery import Celery, chord
+from pytest_celery import (
+    CeleryTestBackend,
+    CeleryTestBroker,
+    CeleryTestSetup,
+    CeleryTestWorker,
+    CeleryWorkerCluster,
+    CeleryWorkerContainer,
+)
+from pytest_celery.vendors.worker.tasks import identity
+from pytest_docker_tools.exceptions import ContainerFailed
+
+from settings import ROOT
+from tasks.basic_tasks import add, describe_request, logged_task, task_with_progress
+from tests.local_engine.docker_fixtures import project_files
+from tests.local_engine.engine import LocalEngine
+from tests.local_engine.project_fixtures import worker_container
+from tests.waiting import processes_of, wait_for
+
+DEADLINE = 60.0  # seconds; only a test that fails takes that long
+
+
+# --- one worker -----------------------------------------------------------------------------------------
+
+
+def test_a_task_runs_on_the_worker_of_the_test(celery_worker: CeleryTestWorker) -> None:
+    assert add.delay(4, 5).get(timeout=DEADLINE) == 9
+    assert describe_request.delay().get(timeout=DEADLINE)["worker"] == celery_worker.hostname()
+
+
+def test_every_node_of_a_setup_is_ready(celery_setup: CeleryTestSetup) -> None:
+    assert len(celery_setup) == 3
+    assert celery_setup.ready(ping=True, control=True, docker=True)
+
+
+def test_the_backend_holds_the_results_of_this_test_only(
+    celery_setup: CeleryTestSetup, celery_backend: CeleryTestBackend
+) -> None:
+    result = add.delay(1, 1)
+    assert result.get(timeout=DEADLINE) == 2
+    assert celery_backend.container.client.keys("celery-task-meta-*") == [f"celery-task-meta-{result.id}"]
+
+
+def test_the_log_of_a_worker_can_be_waited_for(celery_worker: CeleryTestWorker) -> None:
+    logged_task.delay("a line from the task")
+    celery_worker.wait_for_log("a line from the task")
+    celery_worker.assert_log_does_not_exist("a line from nobody")
+
+
+def test_a_worker_knows_its_own_processes_only(celery_worker: CeleryTestWorker) -> None:
+    main_process, pool_child = celery_worker.get_running_processes_info(["pid", "ppid"])
+    assert pool_child["ppid"] == main_process["pid"]
+
+
+# --- faults ---------------------------------------------------------------------------------------------
+
+
+def test_a_restarted_broker_is_found_again(
+    celery_setup: CeleryTestSetup, celery_broker: CeleryTestBroker
+) -> None:
+    assert add.delay(1, 2).get(timeout=DEADLINE) == 3
+    celery_broker.restart()
+    assert add.delay(3, 4).get(timeout=DEADLINE) == 7
+
+
+def test_a_restarted_worker_keeps_its_name_and_its_log(celery_worker: CeleryTestWorker) -> None:
+    logged_task.delay("from the first life").get(timeout=DEADLINE)
+    celery_worker.restart()
+    assert describe_request.delay().get(timeout=DEADLINE)["worker"] == celery_worker.hostname()
+    celery_worker.assert_log_exists("from the first life")
+    celery_worker.assert_log_exists("describe_request")
+
+
+class TestLateAcknowledgement:
+    @pytest.fixture
+    def default_worker_env(self, default_worker_env: dict[str, str]) -> dict[str, str]:
+        """The profile for lessons: what is not acknowledged is delivered again after 3 seconds."""
+        return default_worker_env | {"CELERY_PROFILE": "lab"}
+
+    def test_the_task_of_a_killed_worker_is_delivered_again(
+        self, celery_worker: CeleryTestWorker, celery_broker: CeleryTestBroker
+    ) -> None:
+        result = task_with_progress.delay(total=1000, seconds_per_item=1)  # does not end in either life
+        wait_for("the first delivery runs", lambda: result.state != "PENDING", DEADLINE)
+
+        celery_worker.kill()
+        assert celery_worker.container.status == "exited"
+        assert celery_broker.container.client.hkeys("unacked")
+
+        celery_worker.restart()
+        received = f"task_with_progress[{result.id}] received"
+        wait_for("the second delivery", lambda: celery_worker.logs().count(received) == 2, DEADLINE)
+
+
+class TestWorkerThatCannotStart:
+    @pytest.fixture
+    def default_worker_env(self, default_worker_env: dict[str, str]) -> dict[str, str]:
+        return default_worker_env | {"CELERY_PROFILE": "misspelled"}
+
+    def test_its_log_is_shown_at_once(self, request: pytest.FixtureRequest) -> None:
+        with pytest.raises(ContainerFailed) as failure:
+            request.getfixturevalue("celery_worker")
+        assert "CELERY_PROFILE='misspelled'" in failure.value._container.logs()
+
+
+# --- two workers ----------------------------------------------------------------------------------------
+
+second_worker_container = worker_container()
+
+
+class TestTwoWorkers:
+    @pytest.fixture
+    def celery_worker_cluster(
+        self,
+        celery_worker: CeleryTestWorker,
+        second_worker_container: CeleryWorkerContainer,
+        celery_setup_app: Celery,
+    ) -> CeleryWorkerCluster:
+        return CeleryWorkerCluster(celery_worker, CeleryTestWorker(second_worker_container, celery_setup_app))
+
+    def test_the_header_of_a_chord_runs_on_both(
+        self, celery_setup: CeleryTestSetup, celery_worker_cluster: CeleryWorkerCluster
+    ) -> None:
+        header = [task_with_progress.s(total=5), task_with_progress.s(total=5)]  # one for each worker
+        body = chord(header)(describe_request.si()).get(timeout=DEADLINE)
+        assert body["worker"] in {worker.hostname() for worker in celery_worker_cluster}
+        for worker in celery_worker_cluster:
+            assert worker.logs().count("task_with_progress[") == 2  # received, succeeded
+
+
+# --- pytest-celery's own worker -------------------------------------------------------------------------
+
+plugin_worker_container = worker_container(wrapper_class=CeleryWorkerContainer)
+
+
+class TestWorkerOfThePlugin:
+    """The worker, the app and the tasks that pytest-celery brings. Its files go through the volume."""
+
+    @pytest.fixture
+    def default_worker_container_cls(self) -> type[CeleryWorkerContainer]:
+        return CeleryWorkerContainer
+
+    @pytest.fixture
+    def default_worker_container(
+        self, plugin_worker_container: CeleryWorkerContainer
+    ) -> CeleryWorkerContainer:
+        return plugin_worker_container
+
+    @pytest.fixture
+    def default_worker_initial_content(self, default_worker_utils_module: ModuleType) -> dict[str, bytes]:
+        return CeleryWorkerContainer.initial_content(utils_module=default_worker_utils_module)
+
+    @pytest.fixture
+    def celery_setup_cls(self) -> type[CeleryTestSetup]:
+        return CeleryTestSetup
+
+    @pytest.fixture
+    def celery_setup_app(self, celery_setup_config: dict[str, str], celery_setup_name: str) -> Celery:
+        return CeleryTestSetup.create_setup_app(celery_setup_config, celery_setup_name)
+
+    def test_it_runs_the_tasks_of_the_plugin(self, celery_setup: CeleryTestSetup) -> None:
+        assert identity.s("unchanged").apply_async().get(timeout=DEADLINE) == "unchanged"
+        assert celery_setup.ready(ping=True)
+
+
+# --- the local engine -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def engine() -> Iterator[LocalEngine]:
+    engine = LocalEngine()
+    yield engine
+    engine.close()
+
+
+def test_a_call_that_the_local_engine_lacks_is_named(engine: LocalEngine) -> None:
+    with pytest.raises(NotImplementedError, match=r"Containers\.prune: run this test with --docker"):
+        engine.containers.prune()
+    with pytest.raises(NotImplementedError, match="rabbitmq:latest"):
+        engine.containers.run(image="rabbitmq:latest", network="any")
+    with pytest.raises(NotImplementedError, match="cap_add"):
+        engine.containers.run(image="redis", network="any", command=["redis-server"], cap_add=["ALL"])
+
+
+@pytest.fixture
+def folder() -> Iterator[str]:
+    """A folder for all temporary files of a test run. pytest's own path is too long for sockets."""
+    with tempfile.TemporaryDirectory() as name:
+        yield name
+
+
+def run_pytest(folder: str, *arguments: str) -> subprocess.Popen[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        cwd=ROOT,
+        env=clean | {"TMPDIR": folder},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def nothing_is_left(folder: str) -> bool:
+    return not list(Path(folder).glob("learn-celery-*")) and not processes_of(folder)
+
+
+def test_tests_run_side_by_side_and_leave_nothing_behind(folder: str) -> None:
+    tests = ["test_a_task_runs_on_the_worker_of_the_test", "test_a_restarted_broker_is_found_again"]
+    run = run_pytest(folder, "-n", "2", *(f"{__file__}::{test}" for test in tests))
+    output, _ = run.communicate(timeout=DEADLINE)
+    assert "2 passed" in output
+    wait_for("no process and no folder is left", lambda: nothing_is_left(folder))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+def test_an_interrupted_run_leaves_nothing_behind(folder: str, number: signal.Signals) -> None:
+    def runs_a_task() -> bool:
+        logs = Path(folder).glob("learn-celery-*/logs/celery_test_worker@*.log")
+        return any("task_with_progress[" in log.read_text() for log in logs)
+
+    run = run_pytest(folder, f"{__file__}::TestLateAcknowledgement")
+    wait_for("the worker of the inner test has a task", runs_a_task, DEADLINE)
+    run.send_signal(number)
+    run.communicate(timeout=DEADLINE)
+    wait_for("no process and no folder is left", lambda: nothing_is_left(folder))
+
+
+# --- Docker ---------------------------------------------------------------------------------------------
+
+
+def test_docker_without_an_engine_is_refused_in_one_line(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{folder}/no-engine.sock")
+    run = run_pytest(folder, "--docker", __file__)
+    output, _ = run.communicate(timeout=DEADLINE)
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert output.startswith("ERROR: --docker: no Docker engine answers")
+
+
+PROJECT_MODULES = """
+import sys, celery_app
+celery_app.app.loader.import_default_modules()
+for name, module in sys.modules.items():
+    if name.partition(".")[0] in {"celery_app", "settings", "tasks", "services"}:
+        print(module.__file__)
+"""
+
+
+class TestFilesForDocker:
+    @pytest.fixture
+    def default_worker_initial_content(self) -> dict[str, bytes]:
+        return project_files()
+
+    def test_the_volume_has_all_that_a_worker_imports(self, celery_setup: CeleryTestSetup) -> None:
+        assert celery_setup.ready(ping=True)
+        assert celery_setup.worker
+        _, output = celery_setup.worker.container.exec_run(["python", "-c", PROJECT_MODULES])
+        files = output.decode().splitlines()
+        assert any(file.endswith("tasks/basic_tasks.py") for file in files)
+        assert [file for file in files if file.startswith(str(ROOT))] == []

@@ -54,7 +54,7 @@ class Container(_Part):
         self.id = uuid4().hex
         self.name = f"local-{self.id[:12]}"
         self.status = "created"
-        self.attrs = {
+        self.attrs: dict[str, Any] = {
             "Config": {"Hostname": self.id[:12], "Env": [f"{key}={environment[key]}" for key in environment]},
             "HostConfig": {"PortBindings": {}},
             "NetworkSettings": {"Ports": {}, "Networks": {network: {"IPAddress": "127.0.0.1"}}},
@@ -247,7 +247,11 @@ class LocalEngine(_Part):
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="learn-celery-"))
-        self.connection = join(self.folder)
+        try:
+            self.connection = join(self.folder)
+        except SandboxError:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         self.containers = Containers(self)
         self.volumes = Volumes(self)
         self.networks = Networks()

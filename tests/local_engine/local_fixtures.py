@@ -1,5 +1,6 @@
 """The fixtures that put local processes in the place of Docker's containers."""
 
+import inspect
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -66,3 +67,9 @@ default_redis_backend = _server("backend")
 def default_worker_utils_module() -> ModuleType:
     """The module by which pytest-celery asks a container for its processes."""
     return worker_utils
+
+
+@pytest.fixture
+def default_worker_initial_content(default_worker_utils_module: ModuleType) -> dict[str, bytes]:
+    """The files of a worker's volume. The app and its tasks are not among them: the project has them."""
+    return {"utils.py": inspect.getsource(default_worker_utils_module).encode()}

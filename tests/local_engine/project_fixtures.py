@@ -3,11 +3,10 @@
 With these fixtures a test writes `add.delay(4, 5).get(timeout=10)`, and workers of its own run the task.
 """
 
-import inspect
 from collections.abc import Iterator
 from functools import partial
 from threading import local
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,14 +15,14 @@ from pytest_celery import (
     DEFAULT_WORKER_VOLUME,
     CeleryTestBackend,
     CeleryTestSetup,
+    CeleryTestWorker,
     CeleryWorkerContainer,
     RedisContainer,
     RedisTestBroker,
 )
-from pytest_docker_tools import build, container, fxtr
+from pytest_docker_tools import container, fxtr
 
 from celery_app import app
-from settings import ROOT
 from tasks.health_tasks import ping
 
 
@@ -74,9 +73,6 @@ def worker_container(**changes: Any) -> Any:
     )
 
 
-celery_base_worker_image = build(
-    path=str(ROOT), dockerfile="tests/local_engine/Dockerfile", tag="learn-celery-tests"
-)
 default_worker_container = worker_container()
 
 
@@ -87,27 +83,34 @@ def default_worker_container_cls() -> type[ProjectWorker]:
 
 
 @pytest.fixture
-def default_worker_initial_content(default_worker_utils_module: ModuleType) -> dict[str, bytes]:
-    """The files of a worker's volume. The app and its tasks are not among them: the project has them."""
-    return {"utils.py": inspect.getsource(default_worker_utils_module).encode()}
-
-
-@pytest.fixture
 def celery_setup_cls() -> type[ProjectSetup]:
     """The class of the setup."""
     return ProjectSetup
 
 
+# Redis and one worker. By default pytest-celery runs each test on RabbitMQ too, and without these three a
+# test that asks for `celery_worker` alone gets a backend in memory.
+
+
 @pytest.fixture
 def celery_broker(celery_redis_broker: RedisTestBroker) -> RedisTestBroker:
-    """Redis only. By default pytest-celery runs each test on RabbitMQ too."""
+    """The broker of the test."""
     return celery_redis_broker
 
 
 @pytest.fixture
-def celery_redis_backend(default_redis_backend: RedisContainer) -> CeleryTestBackend:
-    """A backend without the teardown of pytest-celery, which walks all objects of Python: 0.2 s a test."""
+def celery_backend(default_redis_backend: RedisContainer) -> CeleryTestBackend:
+    """The result backend of the test.
+
+    It is not a `RedisTestBackend`, which looks at each object of Python at the end: 0.2 seconds a test.
+    """
     return CeleryTestBackend(default_redis_backend)
+
+
+@pytest.fixture
+def celery_worker(celery_setup_worker: CeleryTestWorker) -> CeleryTestWorker:
+    """The worker of the test."""
+    return celery_setup_worker
 
 
 @pytest.fixture

@@ -1,0 +1,56 @@
+"""Tasks that only tests run: they leave marks in files, wait for files, and kill their own process.
+
+A worker loads them with `include=["tests.helper_tasks"]`. The variable TEST_CONF (JSON) changes the app's
+settings in that worker. They go to the default queue, basic.
+"""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from celery.exceptions import SoftTimeLimitExceeded
+
+from celery_app import app
+
+app.conf.update(json.loads(os.environ.get("TEST_CONF", "{}")))
+
+
+@app.task
+def mark(path: str, text: str = "x") -> None:
+    """Append a line to a file."""
+    with Path(path).open("a") as file:
+        file.write(f"{text}\n")
+
+
+@app.task
+def mark_and_wait(path: str, release: str) -> str:
+    """Append the process id to `path`, then wait until the file `release` exists."""
+    mark(path, str(os.getpid()))
+    while not Path(release).exists():
+        time.sleep(0.02)
+    return "released"
+
+
+@app.task
+def kill_own_process(path: str) -> None:
+    """Leave a mark, then end the pool child as a crash would."""
+    mark(path)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def process_id() -> int:
+    """Return the id of the pool child."""
+    return os.getpid()
+
+
+@app.task
+def hang(path: str) -> None:
+    """Work for ever and do not listen to the soft time limit."""
+    while True:
+        try:
+            time.sleep(600)
+        except SoftTimeLimitExceeded:
+            mark(path, "told to stop")
