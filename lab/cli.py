@@ -58,7 +58,9 @@ def up(broker_only: bool, concurrency: int) -> None:
     try:
         with console.waiting_for("the sandbox"), Sandbox(concurrency=concurrency) as sandbox:
             status_now = sandbox.connection.ask("status")
-            if not broker_only and not any(worker["name"] == "sandbox-all" for worker in status_now["workers"]):
+            if not broker_only and not any(
+                worker["name"] == "sandbox-all" for worker in status_now["workers"]
+            ):
                 sandbox.start_worker(QUEUES, name="all", pinned=True)
             status_now = sandbox.connection.ask("pin")
     except SandboxError as error:
@@ -139,9 +141,10 @@ def notebooks(arguments: tuple[str, ...]) -> None:
 @learn.command(context_settings=PASS_ON)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def test(arguments: tuple[str, ...]) -> NoReturn:
-    """Run the tests. Arguments go to pytest."""
+    """Run the tests, on all cores. Arguments go to pytest."""
     os.chdir(ROOT)
-    sys.exit(subprocess.run([sys.executable, "-m", "pytest", *arguments], check=False).returncode)
+    command = [sys.executable, "-m", "pytest", *(arguments or ("-n", "auto"))]
+    sys.exit(subprocess.run(command, check=False).returncode)
 
 
 @learn.command()

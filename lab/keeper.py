@@ -178,6 +178,17 @@ class Keeper:
 
         self.selector.register(ready, selectors.EVENT_READ, report)
 
+    def start_mail_server(self) -> None:
+        """Fork the sandbox's mail server: a real one, that keeps what it receives."""
+        log = self.logs / "mail.log"
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        pid = os.fork()
+        if pid == 0:
+            self._become_child(out)
+            os._exit(run_mail_server(self.folder))
+        os.close(out)
+        self._adopt(Child("mail server", "mail", pid, str(log)))
+
     def _free_name(self, wanted: str) -> str:
         """Return `wanted`, or `wanted-2` and so on: two workers with one name would answer for each other."""
         taken = {child.name for child in self.children.values()}
@@ -185,19 +196,19 @@ class Keeper:
         return next(name for name in names if name not in taken)
 
     def _become_worker(self, name: str, request: dict[str, Any], out: int, tell: int) -> NoReturn:
-        os.setpgid(0, 0)
-        self._forget_everything()
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
+        self._become_child(out)
         os.environ.clear()
         os.environ.update(request["env"])
         os.chdir(request["cwd"])
         hostname = name if "@" in name else f"{name}@%h"
         os._exit(run_worker(request["app"], [*request["arguments"], "--hostname", hostname], tell))
 
-    def _forget_everything(self) -> None:
-        """In a forked child: close what belongs to the keeper."""
+    def _become_child(self, out: int) -> None:
+        """In a forked child: write to the log `out`, and let go of what belongs to the keeper."""
+        os.setpgid(0, 0)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
@@ -389,6 +400,12 @@ PRELOADED = (
     "celery.worker.consumer",
     "kombu.transport.redis",
     "pydantic_settings",
+    "PIL.Image",
+    "PIL.ImageDraw",
+    "sqlalchemy.dialects.postgresql",
+    "sqlalchemy.dialects.sqlite",
+    "sqlalchemy.orm",
+    "xlsxwriter",
 )
 
 
@@ -438,6 +455,14 @@ def run_worker(app_name: str, arguments: list[str], tell: int) -> int:
     return 0
 
 
+def run_mail_server(folder: Path) -> int:
+    """Serve mail on a socket in `folder` until SIGTERM. Return the exit code."""
+    from lab.mail_server import serve
+
+    serve(folder)
+    return 0
+
+
 # --- folders, groups, sockets ------------------------------------------------------------------------------
 
 
@@ -463,7 +488,7 @@ def take_folder(folder: Path) -> int:
     except (BlockingIOError, FileNotFoundError):
         os.close(lock)
         raise Busy from None
-    for stale in ("broker.sock", "control.sock"):
+    for stale in ("broker.sock", "control.sock", "smtp.sock"):
         (folder / stale).unlink(missing_ok=True)
     return lock
 
@@ -512,6 +537,8 @@ def main() -> None:
     try:
         print(json.dumps({"ready": True}), flush=True)
         os.dup2(2, 1)
+        if with_server:
+            keeper.start_mail_server()
         preload()
         keeper.serve()
     finally:

@@ -293,9 +293,9 @@ class Sandbox:
         Raises `SandboxError` with the end of the worker's log.
         """
         plan = self._plan
-        environment = os.environ | {"CELERY_PROFILE": plan.profile}
+        environment = os.environ | {"CELERY_PROFILE": plan.profile, "SANDBOX_DIR": str(self.folder)}
         if self._has_broker:
-            environment |= {"SANDBOX_DIR": str(self.folder), "CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": ""}
+            environment |= {"CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": ""}
         arguments = [
             *("--queues", ",".join(queues), "--loglevel", "INFO"),
             *("--concurrency", str(plan.concurrency), "--pool", plan.pool, "--without-mingle"),

@@ -68,7 +68,7 @@ def report_failure(request: Context, exc: Exception, traceback: object) -> None:
     With these three arguments Celery calls it at once, in the worker where the failure is noticed. With
     one argument, the id, Celery would send it as a task, which may run before the failure is stored.
     """
-    record_failure(request.id, str(exc))
+    record_failure(str(request.id), str(exc))
 
 
 # --- Retries -------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from services.calculator import calculate
 from services.simulation import simulate_work
 from services.words import WordCount
 from services.words import count_words as count_words_in
+from tasks.progress import report_progress
 
 logger = get_task_logger(__name__)
 
@@ -70,15 +71,7 @@ def task_with_progress(self: Task, total: int, seconds_per_item: float = 0.1) ->
         raise ValueError(f"total={total}: must be 1 or more")
     for current in range(1, total + 1):
         simulate_work(seconds_per_item)
-        self.update_state(
-            state="PROGRESS",  # a name of our own; SUCCESS or FAILURE here would hide the real end
-            meta={
-                "current": current,
-                "total": total,
-                "percent": round(100 * current / total),
-                "status": f"item {current} of {total}",
-            },
-        )
+        report_progress(self, current, total, f"item {current} of {total}")
     return {"total": total, "status": "done"}
 
 
