@@ -1,24 +1,28 @@
-"""The guided tour: a task, a chain, a group, a chord and a retry, on a real broker and real workers.
+"""The guided tour: tasks, canvases and real work, on a real broker and real workers.
 
 Everything that it prints was computed in this run.
 """
 
 from celery import chord, group
 
+from lab.mail_server import received
 from lab.story import Story
 from services.stations import sources
+from settings import settings
 from tasks.advanced_tasks import fetch_data, mean_temperature, process_item, retry_with_backoff, summarize
 from tasks.basic_tasks import add, describe_request
+from tasks.realworld_tasks import generate_report, import_data, mail_report, process_image
 
 ENDING = """\
 What to type next:
   ./learn example basic       more of this: states, progress, failure (examples/basic_usage.py)
   ./learn example advanced    canvases, retries, priorities, limits (examples/advanced_usage.py)
+  ./learn example realworld   mail, images, tables, reports, pipelines (examples/realworld_usage.py)
   ./learn notebooks           the walkthrough, in JupyterLab
   ./learn up                  keep a broker and a worker running for your own experiments
   ./learn --help              everything else"""
 
-story = Story(__doc__, queues=["basic", "advanced"], ending=ENDING)
+story = Story(__doc__, queues=["basic", "advanced", "realworld"], ending=ENDING)
 
 
 @story.step("A task", expect=9)
@@ -59,3 +63,27 @@ def run_chord() -> dict[str, object]:
 def run_retry() -> str:
     """This simulated service is away for two tries. The task waits longer each time."""
     return retry_with_backoff.delay(failures=2, base_seconds=0.5).get(timeout=10)
+
+
+@story.step("A real image", expect=lambda image: image["width"] == 320)
+def run_image() -> dict[str, object]:
+    """A photo, made smaller and sharper, in the output folder data/out."""
+    operations = [{"type": "thumbnail", "size": 320}, {"type": "filter", "name": "sharpen"}]
+    return process_image.delay("images/photo1.jpg", operations).get(timeout=30)
+
+
+@story.step("A real import", expect=lambda value: value["rejected"] == 17)
+def run_import() -> dict[str, object]:
+    """500 orders from a CSV file into a database. The bad rows go to a file, each with its reason."""
+    return import_data.delay("orders.csv").get(timeout=60)
+
+
+@story.step("A real report, and a real mail with it", expect=lambda mail: "Sales 2026-05" in mail)
+def run_report() -> str:
+    """Read the database, draw charts, write HTML and PDF, and mail the PDF: a chain of two tasks.
+    The mail server belongs to the sandbox. It keeps what it receives."""
+    flow = generate_report.s("2026-05") | mail_report.s("boss@example.com")
+    sent = flow.delay().get(timeout=60)
+    mail = next(mail for mail in received(settings.sandbox) if mail["Message-ID"] == sent["message_id"])
+    attached = [part.get_filename() for part in mail.iter_attachments()]
+    return f"to {mail['To']}: {mail['Subject']}, with {attached}"
