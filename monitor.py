@@ -67,7 +67,7 @@ def monitor_task(task_id: str) -> TaskState:
         "state": state,
         "name": result.name,
         "result": repr(result.result) if result.failed() else result.result,
-        "traceback": result.traceback,
+        "traceback": str(result.traceback) if result.traceback else None,
         "note": note if state == "PENDING" else "",
     }
 

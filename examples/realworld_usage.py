@@ -6,6 +6,9 @@ Brings its own broker, worker and mail server up if none are there, and takes th
 import secrets
 import time
 from pathlib import Path
+from typing import Any, cast
+
+from celery.result import GroupResult
 
 from lab.mail_server import received
 from lab.progress import follow
@@ -26,7 +29,7 @@ from tasks.realworld_tasks import (
 
 story = Story(__doc__, queues=["realworld"])
 
-WEB_SIZE = [
+WEB_SIZE: list[dict[str, Any]] = [
     {"type": "thumbnail", "size": 320},
     {"type": "filter", "name": "sharpen"},
     {"type": "watermark", "text": "learn celery"},
@@ -74,7 +77,7 @@ def image() -> dict[str, object]:
 )
 def folder() -> list[str]:
     """A group with one task for each image. Each task reports its progress: the bars below."""
-    running = process_folder("images", WEB_SIZE).delay()
+    running = cast(GroupResult, process_folder("images", WEB_SIZE).delay())
     done = follow(dict(zip(list_images("images"), running.results, strict=True)), timeout=60)
     return [str(settings.data_dir / image["path"]) for image in done]
 

@@ -526,6 +526,8 @@ def tail(log: Path, lines: int = 15) -> str:
 def main() -> None:
     """Serve the folder named on the command line. Say on standard output, in one line, how it went."""
     folder, logs, with_server = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "server"
+    if os.fork():
+        os._exit(0)  # the program that started us need not wait for our end
     try:
         keeper = Keeper(folder, logs, with_server)
     except Busy:

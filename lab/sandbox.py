@@ -125,7 +125,7 @@ def _start_keeper(folder: Path, logs: Path, with_server: bool) -> bool:
         assert keeper.stdout
         with keeper.stdout:
             line = keeper.stdout.readline()
-        keeper.returncode = 0  # it lives on by itself; Python must not wait for it
+        keeper.wait()  # it has forked, and lives on by itself
         errors.seek(0)
         said = json.loads(line or "{}") or {"error": errors.read().decode(errors="replace").strip()}
     if "error" in said:

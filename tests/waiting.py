@@ -1,23 +1,12 @@
-"""Waiting for something that must happen, with a limit that fails loudly."""
+"""What tests wait for, with limits that fail loudly."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import psutil
 
-Value = TypeVar("Value")
+from lab.notebook import wait_for
 
-
-def wait_for(what: str, look: Callable[[], Value], seconds: float = 15) -> Value:
-    """Call `look` until it gives something true, and return that. Fails with `what` after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (value := look()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what} (last seen: {value!r})")
-        time.sleep(0.01)
-    return value
+__all__ = ["lines", "processes_of", "wait_for", "wait_until_gone"]
 
 
 def lines(path: Path) -> list[str]:
@@ -36,3 +25,9 @@ def processes_of(folder: Path | str) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def wait_until_gone(folder: Path) -> None:
+    """Wait until nothing of the sandbox in `folder` is left: no process, no folder."""
+    wait_for("all processes have ended", lambda: not processes_of(folder), seconds=5)
+    wait_for("the folder is gone", lambda: not folder.exists(), seconds=5)

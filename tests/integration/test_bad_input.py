@@ -212,7 +212,7 @@ def test_a_bad_line_in_the_env_file(tmp_path: Path, line: str, message: str) -> 
 
 def test_a_second_worker_with_the_same_name(sandbox: Sandbox) -> None:
     sandbox.start_worker(["basic"])
-    name = next(iter(app.control.ping(timeout=1)[0]))
+    name = next(iter((app.control.ping(timeout=1) or [{}])[0]))
     program = run(sys.executable, "-m", "celery", "-A", "celery_app", "worker", "--hostname", name)
     assert program.returncode == 1
     assert f"A worker named {name} runs already" in program.stderr

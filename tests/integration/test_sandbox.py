@@ -1,13 +1,10 @@
 """What the sandbox promises: private, shared, quick, and nothing left behind."""
 
 import os
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,7 +13,7 @@ import pytest
 from lab.sandbox import Sandbox, SandboxError, connect
 from settings import ROOT, settings
 from tasks.basic_tasks import add
-from tests.waiting import processes_of, wait_for
+from tests.waiting import processes_of, wait_for, wait_until_gone
 
 # Programs that use a sandbox in various ways. They say "up" when it runs.
 USES_IT = """
@@ -29,20 +26,6 @@ with Sandbox() as sandbox:
     {rest}
 """
 FOR_EVER = "time.sleep(600)"
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Return a path for a sandbox of its own. It is short, and it must not exist after the test."""
-    path = Path(tempfile.mkdtemp(prefix="learn-")) / "s"
-    yield path
-    left = processes_of(path)
-    for process in left:
-        process.kill()
-    existed = path.exists()
-    shutil.rmtree(path.parent)
-    assert not left
-    assert not existed, "the sandbox folder was left behind"
 
 
 def start_program(folder: Path, rest: str) -> subprocess.Popen[str]:
@@ -58,11 +41,6 @@ def start_program(folder: Path, rest: str) -> subprocess.Popen[str]:
     assert program.stdout
     assert program.stdout.readline() == "up\n", program.communicate()
     return program
-
-
-def wait_until_gone(folder: Path) -> None:
-    wait_for("all processes have ended", lambda: not processes_of(folder), seconds=5)
-    wait_for("the folder is gone", lambda: not folder.exists(), seconds=5)
 
 
 # --- private ---

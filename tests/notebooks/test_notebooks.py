@@ -24,7 +24,7 @@ INDEX = (ROOT / "notebooks" / "README.md").read_text()
 # What really happens after each prediction, in the order of the notebook.
 HAPPENED = {
     "01_first_task": ["PENDING", "PENDING", "sandbox-basic", "1", "here", "before sending"],
-    "06_chain_group_chord": ["1", "TypeError", "FAILURE", "finished in 0.6 s", "3", "4", "0"],
+    "06_chain_group_chord": ["1", "TypeError", "FAILURE", "finished in 0.6 s", "3", "4", "0", "1"],
     "09_retries": ["3", "0.8", "4", "fallback", "SUCCESS", "1", "4"],
 }
 

