@@ -11,7 +11,7 @@ from typing import Any
 from celery import Celery, Task
 from celery.exceptions import NotRegistered
 from celery.schedules import crontab
-from celery.signals import beat_init, celeryd_init, user_preload_options
+from celery.signals import celeryd_init, user_preload_options
 from click import Option
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
@@ -273,6 +273,7 @@ app.user_options["preload"].add(
 
 @user_preload_options.connect
 def _check_before_any_celery_command(options: dict[str, Any], **_: Any) -> None:
+    settings.state_dir.mkdir(parents=True, exist_ok=True)  # for beat's schedule file
     if not options["wait_for_broker"]:
         require_broker()
 
@@ -287,8 +288,3 @@ def _prepare_worker(sender: str, conf: Any, options: dict[str, Any], **_: Any) -
     # A caller must fail fast; a worker on a busy machine must not take a slow answer for a dead broker.
     conf.broker_transport_options = conf.broker_transport_options | {"socket_timeout": 10}
     conf.redis_socket_timeout = 10.0
-
-
-@beat_init.connect
-def _prepare_beat(**_: Any) -> None:
-    settings.state_dir.mkdir(parents=True, exist_ok=True)

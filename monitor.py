@@ -7,20 +7,16 @@ them: it lies in the hash `unacked`. `LLEN` of one list shows a part of the back
 """
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypedDict
 
 from kombu.exceptions import OperationalError
 from rich.console import Group
-from rich.live import Live
 from rich.table import Table
 
 from celery_app import QUEUES, app, broker_trouble, require_broker
 from lab import console
-
-REFRESH_SECONDS = 1.0
 
 
 class TaskState(TypedDict):
@@ -77,20 +73,30 @@ def get_queue_length(queue: str) -> QueueLength:
 
     Raises `ValueError` for a queue that the app does not have.
     """
-    _check(queue)
-    with _channel() as channel:
-        redis = channel.client
-        lengths = {
-            priority: redis.llen(f"{queue}{channel.sep}{priority}" if priority else queue)
-            for priority in channel.priority_steps
-        }
+    check_queue(queue)
+    with broker_channel() as channel:
+        lengths = waiting_by_priority(channel, queue)
         # Each entry is the message, its exchange and its routing key, which is the queue's name here.
-        held = [json.loads(entry)[2] for _, entry in redis.hscan_iter(channel.unacked_key)]
+        held = [json.loads(entry)[2] for _, entry in channel.client.hscan_iter(channel.unacked_key)]
     return {
         "waiting": sum(lengths.values()),
         "unacknowledged": held.count(queue),
-        "by_priority": {priority: length for priority, length in lengths.items() if length},
+        "by_priority": lengths,
     }
+
+
+def waiting_by_priority(channel: Any, queue: str) -> dict[int, int]:
+    """Return the length of each priority list of `queue` that is not empty, the one served first first."""
+    lengths = {
+        priority: channel.client.llen(list_key(channel, queue, priority))
+        for priority in channel.priority_steps
+    }
+    return {priority: length for priority, length in lengths.items() if length}
+
+
+def list_key(channel: Any, queue: str, priority: int) -> str:
+    """Return the key of the Redis list that holds the messages of `queue` with this priority."""
+    return f"{queue}{channel.sep}{priority}" if priority else queue
 
 
 def purge_queue(queue: str) -> int:
@@ -99,8 +105,8 @@ def purge_queue(queue: str) -> int:
     Messages that workers hold stay: running tasks, and those with a countdown or an ETA.
     Raises `ValueError` for a queue that the app does not have.
     """
-    _check(queue)
-    with _channel() as channel:
+    check_queue(queue)
+    with broker_channel() as channel:
         return int(channel.queue_purge(queue))
 
 
@@ -128,7 +134,7 @@ def get_worker_stats(timeout: float = 1.0) -> dict[str, WorkerStats]:
 
 
 @contextmanager
-def _channel() -> Iterator[Any]:
+def broker_channel() -> Iterator[Any]:
     """Give a channel to the broker. Raises `OperationalError` at once if the broker does not answer."""
     with app.connection_for_write() as connection:
         transport = connection.transport
@@ -138,7 +144,8 @@ def _channel() -> Iterator[Any]:
             raise OperationalError(broker_trouble(error)) from error
 
 
-def _check(queue: str) -> None:
+def check_queue(queue: str) -> None:
+    """Raise `ValueError` for a queue that the app does not have."""
     if queue not in QUEUES:
         raise ValueError(f"queue={queue!r}: no such queue; use one of {', '.join(QUEUES)}")
 
@@ -161,16 +168,8 @@ def view() -> Group:
 def main() -> None:
     """Show the view until Ctrl-C; once, if the output is not a terminal."""
     require_broker()
-    if not console.out.is_terminal:
-        console.out.print(view())
-        return
     try:
-        with Live(view(), console=console.out, auto_refresh=False) as live:
-            while True:
-                live.update(view(), refresh=True)
-                time.sleep(REFRESH_SECONDS)
-    except KeyboardInterrupt:
-        pass
+        console.watch(view)
     except OperationalError as error:
         raise SystemExit(broker_trouble(error)) from None
 

@@ -6,6 +6,7 @@ below. With no setting at all, everything runs in the project's own sandbox and 
 
 import hashlib
 import os
+import re
 import sys
 import tempfile
 from functools import cached_property
@@ -58,6 +59,10 @@ class Settings(BaseSettings):
     smtp_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     mail_from: str = "learn-celery@localhost"
 
+    # Nobody here reads these two. docker-compose.yml does, from the same .env.
+    redis_password: SecretStr | None = None
+    postgres_password: SecretStr | None = None
+
     @field_validator(
         "celery_broker_url",
         "celery_result_backend",
@@ -67,6 +72,8 @@ class Settings(BaseSettings):
         "smtp_host",
         "smtp_user",
         "smtp_password",
+        "redis_password",
+        "postgres_password",
         mode="before",
     )
     @classmethod
@@ -170,6 +177,10 @@ def _known_scheme(value: str | None, schemes: tuple[str, ...]) -> str | None:
     if scheme not in schemes:
         expected = ", ".join(f"{name}://" for name in schemes)
         raise ValueError(f"the URL starts with {scheme or 'no scheme'!r}; use one of {expected}")
+    try:
+        _ = urlsplit(value).port  # what follows a / or # in a password is not read as the port
+    except ValueError:
+        raise ValueError("the port is not a number; in a password write %2F for / and %23 for #") from None
     return value
 
 
@@ -197,7 +208,8 @@ def _refuse(error: ValidationError) -> NoReturn:
             text = f"{name} in .env is not a setting. Correct or remove it. Settings: {known}"
         else:
             reason = problem["msg"].removeprefix("Value error, ")
-            text = f"{name}={problem['input']!r}: {reason}" if name else reason
+            value = re.sub(r"//.*@", "//**@", repr(problem["input"]))  # without user and password
+            text = f"{name}={value}: {reason}" if name else reason
         print(f"Setting refused: {text}.", file=sys.stderr)
     raise SystemExit(2)
 

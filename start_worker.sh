@@ -23,7 +23,6 @@ while [ $# -gt 0 ]; do
     shift
 done
 name=$(echo "${queues:-all}" | tr , -)
-: "${queues:=basic,advanced,realworld,ai,maintenance,health}"
 
 cd "$here"
-exec ./learn run celery -A celery_app worker --loglevel=info --queues="$queues" --hostname="$name@%h" "$@"
+exec ./learn run celery -A celery_app worker --loglevel=info ${queues:+--queues="$queues"} --hostname="$name@%h" "$@"

@@ -78,7 +78,7 @@ def image() -> dict[str, object]:
 def folder() -> list[str]:
     """A group with one task for each image. Each task reports its progress: the bars below."""
     running = cast(GroupResult, process_folder("images", WEB_SIZE).delay())
-    done = follow(dict(zip(list_images("images"), running.results, strict=True)), timeout=60)
+    done = follow(dict(zip(list_images("images"), running.results or [], strict=True)), timeout=60)
     return [str(settings.data_dir / image["path"]) for image in done]
 
 

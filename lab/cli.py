@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from settings import ROOT, settings, without_password
+from settings import BROKER_DATABASE, ROOT, settings, socket_url, without_password
 
 EXAMPLES = sorted(path.stem.removesuffix("_usage") for path in (ROOT / "examples").glob("*_usage.py"))
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
@@ -93,6 +93,8 @@ def status() -> None:
         sys.exit(1)
     show(connection.ask("status"))
     connection.close()
+    if not settings.uses_sandbox:
+        click.echo(f"CELERY_BROKER_URL names another broker: {without_password(settings.broker_url)}")
 
 
 def show(state: dict[str, object]) -> None:
@@ -104,10 +106,10 @@ def show(state: dict[str, object]) -> None:
             click.echo(f"{kind:8} {process['name']:16} pid {process['pid']:<8} log {process['log']}")
         else:
             click.echo(f"{kind:8} not running")
-    click.echo(f"{'URL':8} {settings.broker_url}")
+    click.echo(f"{'URL':8} {socket_url(settings.sandbox, BROKER_DATABASE)}")
 
 
-@learn.command(context_settings=PASS_ON)
+@learn.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(command: tuple[str, ...]) -> None:
     """Run a command while the sandbox's broker is up: ./learn run celery -A celery_app inspect ping."""
@@ -135,7 +137,8 @@ def run(command: tuple[str, ...]) -> None:
 def notebooks(arguments: tuple[str, ...]) -> None:
     """Open JupyterLab on the notebooks, with the sandbox running."""
     os.chdir(ROOT)
-    run.callback(("jupyter", "lab", "notebooks", *arguments))  # type: ignore[misc]
+    as_root = ("--allow-root",) if os.geteuid() == 0 else ()  # in containers; Jupyter asks for it
+    run.callback(("jupyter", "lab", "notebooks", *as_root, *arguments))  # type: ignore[misc]
 
 
 @learn.command(context_settings=PASS_ON)

@@ -1,10 +1,13 @@
 """How programs of this project speak: one small set of styles, readable without colour."""
 
-from collections.abc import Iterator
+import io
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.markup import escape
 
 out = Console(highlight=False, soft_wrap=True)
@@ -47,3 +50,25 @@ def waiting_for(what: str) -> Iterator[None]:
     """Show a spinner, in a terminal only, while the block waits for `what`."""
     with err.status(f"Waiting for {what} …"):
         yield
+
+
+def as_text(view: RenderableType, width: int) -> str:
+    """Return `view` as plain text of at most `width` columns."""
+    page = Console(file=io.StringIO(), width=width, highlight=False, color_system=None)
+    page.print(view)
+    assert isinstance(page.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in page.file.getvalue().rstrip().splitlines())
+
+
+def watch(view: Callable[[], RenderableType], seconds: float = 1.0) -> None:
+    """Show what `view` returns, again every `seconds` until Ctrl-C; once, if the output is not a terminal."""
+    if not out.is_terminal:
+        out.print(view())
+        return
+    try:
+        with Live(view(), console=out, auto_refresh=False) as live:
+            while True:
+                time.sleep(seconds)
+                live.update(view(), refresh=True)
+    except KeyboardInterrupt:
+        pass

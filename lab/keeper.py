@@ -480,6 +480,12 @@ def take_folder(folder: Path) -> int:
                 f"The sandbox folder {folder} belongs to somebody else, or others may enter it. "
                 "Remove it, or set SANDBOX_DIR to another folder."
             ) from None
+        # It will be removed at the end: never take a folder with somebody's files.
+        if any(folder.iterdir()) and not (folder / "keeper.lock").exists():
+            raise OSError(
+                f"The folder {folder} has files that are not a sandbox's. "
+                "Set SANDBOX_DIR to a path that does not exist yet."
+            ) from None
     lock = os.open(folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

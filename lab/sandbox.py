@@ -252,7 +252,7 @@ class Sandbox:
             raise
         try:
             status = self.connection.ask("status")
-            self.is_new = status["connections"] == 1 and not status["workers"]
+            self.is_new = status["connections"] == 1 and not status["workers"] and not status["pinned"]
             if self._has_broker:
                 self.broker = Broker(
                     self.connection,
