@@ -1,6 +1,6 @@
 """How long a learner waits: for the first result of an example, and for an error when the broker is away.
 
-    python benchmarks/start_up.py --runs 5
+python benchmarks/start_up.py --runs 5
 """
 
 import argparse
@@ -33,7 +33,9 @@ def first_result(environment: dict[str, str]) -> float:
 def failing(command: list[str], environment: dict[str, str]) -> float:
     """Return the seconds until `command` has failed."""
     started = time.perf_counter()
-    program = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=120)
+    program = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=120
+    )
     assert program.returncode != 0, command
     return time.perf_counter() - started
 
