@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal, NoReturn, Self
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent
@@ -79,6 +79,11 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_means_unset(cls, value: str | None) -> str | None:
         return value or None
+
+    @field_validator("state_dir", "data_dir", mode="before")
+    @classmethod
+    def _empty_means_default(cls, value: str | Path, info: ValidationInfo) -> str | Path:
+        return value or cls.model_fields[str(info.field_name)].default
 
     @field_validator("state_dir", "data_dir")
     @classmethod

@@ -69,7 +69,8 @@ class Guardian:
         os.write(self._writer, f"-{pid}\n".encode())
 
     def dismiss(self) -> None:
-        """End the guardian. It finds an empty folder and no process."""
+        """End the guardian: all is cleaned up, and the folder may be somebody else's already."""
+        os.write(self._writer, b"done\n")
         os.close(self._writer)
 
     def forget(self) -> None:
@@ -81,10 +82,12 @@ class Guardian:
         groups: set[int] = set()
         with os.fdopen(reader) as lines:
             for line in lines:  # ends when the keeper does
+                if line == "done\n":
+                    os._exit(0)
                 groups.add(int(line[1:])) if line[0] == "+" else groups.discard(int(line[1:]))
         for group in groups:
             kill_group(group, signal.SIGKILL)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         os._exit(0)
 
 
@@ -266,7 +269,7 @@ class Keeper:
             kill_group(pid, signal.SIGKILL)
         for pid in self.children:
             os.waitpid(pid, 0)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
         self.guardian.dismiss()
 
     # --- conversation ---
@@ -335,6 +338,8 @@ class Keeper:
                 self._end(request["pid"], signal.Signals(request["signal"]), at)
             case "stop":
                 self.stop()
+            case other:
+                raise RuntimeError(f"{other!r} is not a request that the keeper knows")
 
     def _end(self, pid: int, number: signal.Signals, at: int) -> None:
         child = self.children.get(pid)
@@ -486,17 +491,32 @@ def take_folder(folder: Path) -> int:
                 f"The folder {folder} has files that are not a sandbox's. "
                 "Set SANDBOX_DIR to a path that does not exist yet."
             ) from None
-    lock = os.open(folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        lock = os.open(folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:  # another keeper has just removed the folder
+        raise Busy from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(lock).st_ino != (folder / "keeper.lock").stat().st_ino:
-            raise BlockingIOError  # another keeper has just removed the folder
+            raise BlockingIOError  # another keeper has just removed the file
     except (BlockingIOError, FileNotFoundError):
         os.close(lock)
         raise Busy from None
     for stale in ("broker.sock", "control.sock", "smtp.sock"):
         (folder / stale).unlink(missing_ok=True)
     return lock
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a sandbox folder. Its lock goes last: without it, the rest would look like somebody's files."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != "keeper.lock":
+            entry.unlink(missing_ok=True)
+    (folder / "keeper.lock").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a keeper that starts at this moment has put its lock there
+        folder.rmdir()
 
 
 def kill_group(pid: int, number: signal.Signals) -> None:

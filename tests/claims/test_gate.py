@@ -14,7 +14,7 @@ CLAIM = re.compile(r"^\*\*Claim (\d\d\.\d+)\*\* (.+)$", re.MULTILINE)
 TESTED = re.compile(r"(\d\d\.\d+) (.+)", re.DOTALL)
 
 
-def made() -> dict[str, str]:
+def claims_made() -> dict[str, str]:
     """Return the claims of all notebooks: id and statement."""
     found: dict[str, str] = {}
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
@@ -27,7 +27,7 @@ def made() -> dict[str, str]:
     return found
 
 
-def tested() -> dict[str, str]:
+def claims_tested() -> dict[str, str]:
     """Return the claims that have a test: id and statement, from the docstrings."""
     found: dict[str, str] = {}
     for module in sorted((ROOT / "tests" / "claims").glob("test_*.py")):
@@ -41,9 +41,9 @@ def tested() -> dict[str, str]:
 
 
 def test_every_claim_has_a_test_and_every_test_a_claim() -> None:
-    assert set(made()) == set(tested())
+    assert set(claims_made()) == set(claims_tested())
 
 
 def test_the_statements_are_the_same_in_the_notebook_and_in_the_test() -> None:
-    statements = tested()
-    assert {claim: statements.get(claim) for claim in made()} == made()
+    statements = claims_tested()
+    assert {claim: statements.get(claim) for claim in claims_made()} == claims_made()

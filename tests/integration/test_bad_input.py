@@ -185,6 +185,13 @@ def test_a_misspelled_broker_url(url: str) -> None:
     assert len(program.stderr.splitlines()) == 1
 
 
+def test_a_url_whose_password_has_a_slash_is_refused_and_the_password_not_shown() -> None:
+    program = python("import celery_app", CELERY_BROKER_URL="redis://:sec/ret@localhost:6379/0")
+    assert program.returncode == 2
+    assert program.stderr.startswith("Setting refused: CELERY_BROKER_URL='redis://**@localhost:6379/0'")
+    assert "write %2F for /" in program.stderr
+
+
 def test_a_broker_url_without_a_result_backend() -> None:
     program = python("import celery_app", CELERY_BROKER_URL="redis://localhost/0")
     assert program.returncode == 2
