@@ -1,0 +1,1 @@
+"""What the notebooks claim, tested on real processes."""
