@@ -1,20 +1,28 @@
 """What the notebooks share: a sandbox of their own, and the comparison of a prediction with what happened."""
 
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
+
+from celery.result import AsyncResult
 
 from celery_app import app
 from lab.sandbox import Sandbox, Worker, connect
-from settings import settings
+from settings import ROOT, settings
 
 Value = TypeVar("Value")
 
+SAMPLES = ("orders.csv", "images/badge.png", "images/photo1.jpg", "images/photo2.jpg", "images/photo3.jpg")
 
-def open_sandbox() -> Sandbox:
+
+def open_sandbox(profile: str = settings.celery_profile) -> Sandbox:
     """Start an empty broker for this notebook alone, point the app to it, and return the sandbox.
 
+    `profile` is what its workers use: reliable, fast or lab (see celery_app.py).
     Workers of other terminals and notebooks do not see its messages, and a Redis of yours stays untouched.
     It ends with `close()`, or with the notebook's kernel.
     Raises `SandboxError` if it does not start.
@@ -23,11 +31,28 @@ def open_sandbox() -> Sandbox:
     if earlier := connect(folder):  # this cell runs again: begin anew
         earlier.stop()
         earlier.close()
-    sandbox = Sandbox(folder=folder)
+    sandbox = Sandbox(profile=profile, folder=folder)
     sandbox.open()
     os.environ |= {"CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": ""}  # Celery prefers them to app.conf
     app.conf.update(broker_url=sandbox.broker.url, result_backend=sandbox.broker.result_backend)
     return sandbox
+
+
+def own_data(sandbox: Sandbox) -> Path:
+    """Make a data folder with the sample files, and a place for an empty database; return the folder.
+
+    This program uses them from now on, and so do workers that start later. Their mail goes to the
+    sandbox's own server. All of it ends with the sandbox.
+    """
+    home = Path(tempfile.mkdtemp(prefix="home-", dir=sandbox.folder))
+    data, state = home / "data", home / "state"
+    for sample in SAMPLES:
+        (data / sample).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "data" / sample, data / sample)
+    settings.data_dir, settings.state_dir, settings.database_url = data, state, None
+    os.environ |= {"DATA_DIR": str(data), "STATE_DIR": str(state), "DATABASE_URL": ""}
+    os.environ |= {"SMTP_HOST": "", "SMTP_USER": "", "SMTP_PASSWORD": "", "SMTP_STARTTLS": "false"}
+    return data
 
 
 def compare(predicted: object, happened: object) -> None:
@@ -62,3 +87,24 @@ def log_lines(worker: Worker, task_id: str, until: str = "succeeded", times: int
         return lines if sum(until in line for line in lines) >= times else []
 
     return wait_for(f"{times} x {until!r} for task {task_id} in {worker.log}", look)
+
+
+def events_of(send: Callable[[], AsyncResult], seconds: float = 15) -> list[dict[str, Any]]:
+    """Call `send`, which sends one task, and return the events of that task up to its success.
+
+    Raises `TimeoutError` if it has not succeeded within `seconds`.
+    """
+    result: AsyncResult | None = None
+    events: list[dict[str, Any]] = []
+    deadline = time.monotonic() + seconds
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": events.append})
+        # Workers answer the wake-up with an event. From then on none is missed.
+        for _ in receiver.itercapture(limit=None, timeout=seconds, wakeup=True):
+            result = result or send()
+            mine = [event for event in events if event.get("uuid") == result.id]
+            if any(event["type"] == "task-succeeded" for event in mine):
+                return mine
+            if time.monotonic() > deadline:
+                break
+    raise TimeoutError(f"No task has succeeded within {seconds:g} seconds; events: {events}")

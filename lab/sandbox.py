@@ -26,7 +26,7 @@ from typing import Any, Self
 
 import redis
 
-from settings import BROKER_DATABASE, RESULT_DATABASE, ROOT, settings, socket_url
+from settings import BROKER_DATABASE, RESULT_DATABASE, ROOT, settings, socket_url, without_password
 
 LONGEST_SOCKET_PATH = 100  # bytes; Linux allows 107, macOS 103
 START_SECONDS = 20.0
@@ -152,11 +152,21 @@ class _Process:
 
     def freeze(self) -> None:
         """Stop it where it is (SIGSTOP). It keeps its connections and answers nothing."""
+        self.require_running()
         os.killpg(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on (SIGCONT)."""
+        self.require_running()
         os.killpg(self.pid, signal.SIGCONT)
+
+    def require_running(self) -> None:
+        """Raise `SandboxError` if it has ended: its number may belong to somebody else's process now."""
+        status = self._connection.ask("status")
+        if self.pid not in [process["pid"] for process in (status["broker"], *status["workers"]) if process]:
+            raise SandboxError(
+                f"{self.name} (process {self.pid}) is not running in this sandbox: left alone."
+            )
 
 
 class Worker(_Process):
@@ -169,6 +179,7 @@ class Broker(_Process):
     def __init__(self, connection: Connection, folder: Path, details: dict[str, Any]) -> None:
         super().__init__(connection, details)
         self._folder = folder
+        self.socket = folder / "broker.sock"
 
     @property
     def url(self) -> str:
@@ -182,7 +193,7 @@ class Broker(_Process):
 
     def client(self, database: int = BROKER_DATABASE) -> redis.Redis:
         """Return a Redis client for one database of the server."""
-        return redis.Redis(unix_socket_path=str(self._folder / "broker.sock"), db=database)
+        return redis.Redis(unix_socket_path=str(self.socket), db=database)
 
     def start(self) -> None:
         """Start it again, empty: it keeps nothing on disk."""
@@ -228,6 +239,7 @@ class Sandbox:
         self._shared = folder is None
         self.folder = folder or settings.sandbox
         self.workers: list[Worker] = []
+        self._broker: Broker | None = None
 
     def __enter__(self) -> Self:
         self.open()
@@ -254,7 +266,7 @@ class Sandbox:
             status = self.connection.ask("status")
             self.is_new = status["connections"] == 1 and not status["workers"] and not status["pinned"]
             if self._has_broker:
-                self.broker = Broker(
+                self._broker = Broker(
                     self.connection,
                     self.folder,
                     status["broker"] or self.connection.ask("start_server")["broker"],
@@ -274,6 +286,16 @@ class Sandbox:
         self.connection.close()
 
     @property
+    def broker(self) -> Broker:
+        """The sandbox's own server. Raises `SandboxError` if a server of the user is used instead."""
+        if self._broker is None:
+            raise SandboxError(
+                f"The broker {without_password(settings.broker_url)} is not the sandbox's: left alone. "
+                "Unset CELERY_BROKER_URL and CELERY_RESULT_BACKEND to use the sandbox's own."
+            )
+        return self._broker
+
+    @property
     def worker(self) -> Worker:
         """The worker that was started last."""
         return self.workers[-1]
@@ -284,16 +306,21 @@ class Sandbox:
         name: str | None = None,
         *,
         options: Sequence[str] = (),
+        profile: str | None = None,
         pinned: bool = False,
     ) -> Worker:
         """Start a worker for `queues` and return it when it is ready.
 
         `options`: more options of `celery worker`, such as `["--include", "lab.wrong_tasks"]`.
+        `profile`: reliable, fast or lab, where it is not the sandbox's.
         `pinned`: it stays when this program ends.
         Raises `SandboxError` with the end of the worker's log.
         """
         plan = self._plan
-        environment = os.environ | {"CELERY_PROFILE": plan.profile, "SANDBOX_DIR": str(self.folder)}
+        environment = os.environ | {
+            "CELERY_PROFILE": profile or plan.profile,
+            "SANDBOX_DIR": str(self.folder),
+        }
         if self._has_broker:
             environment |= {"CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": ""}
         arguments = [

@@ -30,12 +30,14 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         except ValidationError as error:
             if error.title != function.__name__:  # raised inside, not about our arguments
                 raise
-            problems = {}
-            for problem in error.errors():
+            problems: dict[str, list[str]] = {}
+            for problem in error.errors():  # one for each type that the argument may have
                 first = problem["loc"][0]
                 name = names[first] if isinstance(first, int) else first
-                problems[name] = f"{name}={problem['input']!r}: {problem['msg'].lower()}"
-            raise ValueError(f"{function.__name__}: {'; '.join(problems.values())}") from None
+                reasons = problems.setdefault(f"{name}={problem['input']!r}", [])
+                reasons.append(problem["msg"].lower().removeprefix("input should be " if reasons else ""))
+            text = "; ".join(f"{what}: {' or '.join(reasons)}" for what, reasons in problems.items())
+            raise ValueError(f"{function.__name__}: {text}") from None
 
     # Celery reads it to refuse a call with missing arguments before anything is sent.
     checked_function.__signature__ = signature  # type: ignore[attr-defined]

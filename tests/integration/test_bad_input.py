@@ -68,7 +68,7 @@ def test_a_name_that_no_task_has(sandbox: Sandbox) -> None:
 
 
 def test_arguments_of_the_wrong_type(worker_sandbox: Sandbox) -> None:
-    with pytest.raises(ValueError, match=r"add: a='four': input should be a valid number"):
+    with pytest.raises(ValueError, match=r"add: a='four': input should be a valid integer or a valid number"):
         add.delay("four", 5).get(timeout=10)
 
 

@@ -1,0 +1,464 @@
+"""Real work on real workers: mails, images, tables, reports, files; and what a killed worker leaves behind.
+
+The services have unit tests of their own. Here is what only a worker can show: retries, redelivery,
+progress as a client sees it, canvases, and errors that arrive with their text.
+"""
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery.result import AsyncResult
+from PIL import Image
+from sqlalchemy import delete, func, select
+
+from celery_app import LAB, app
+from lab.mail_server import Fault, fail_next, history, mail_server, received
+from lab.sandbox import Sandbox
+from services.database import Import, Order, Reject, engine, reading, writing
+from services.mail import PermanentMailError
+from services.tables import COLUMNS
+from settings import MAIL_SOCKET, ROOT, settings
+from tasks.realworld_tasks import (
+    cleanup_files,
+    contact_sheet_by_mail,
+    export_data,
+    generate_report,
+    import_data,
+    process_folder,
+    process_image,
+    sales_report_by_mail,
+    send_email,
+)
+from tests.waiting import wait_for
+
+QUEUE = "realworld"
+LETTER = ("ada@example.com", "Welcome", "Good to have you here.")
+SMALLER: list[dict[str, Any]] = [
+    {"type": "resize", "width": 60},
+    {"type": "filter", "name": "sharpen"},
+    {"type": "format", "format": "WEBP"},
+]
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Make a data folder and a place for a database, for this process and for workers that start later."""
+    for name in ("data_dir", "state_dir"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(settings, name, tmp_path / name)
+        monkeypatch.setenv(name.upper(), str(tmp_path / name))
+    for name in ("database_url", "smtp_host"):  # what the learner's .env may say
+        monkeypatch.setattr(settings, name, None)
+        monkeypatch.setenv(name.upper(), "")
+    yield settings.data_dir
+    engine().dispose()
+
+
+@pytest.fixture
+def worker(sandbox: Sandbox) -> Sandbox:
+    """Return a sandbox with a worker for the queue realworld."""
+    sandbox.start_worker([QUEUE])
+    return sandbox
+
+
+@pytest.fixture
+def mailbox(keeper: Sandbox) -> Path:
+    """Return the folder of the sandbox's mail server, without mails and faults of earlier tests."""
+    for folder in ("mail", "mail-faults"):
+        shutil.rmtree(keeper.folder / folder, ignore_errors=True)
+    (keeper.folder / "mail.log").unlink(missing_ok=True)
+    wait_for("the mail server listens", (keeper.folder / MAIL_SOCKET).exists)
+    return keeper.folder
+
+
+def failure(result: AsyncResult) -> str:
+    """Return the text of the error that a task must end with."""
+    error = result.get(timeout=30, propagate=False)
+    assert result.state == "FAILURE"
+    return str(error)
+
+
+def progress(result: AsyncResult) -> list[dict[str, Any]]:
+    """Wait for a task, and return what it has reported on its way."""
+    seen: list[dict[str, Any]] = []
+    result.get(timeout=30, on_message=seen.append)
+    return [message["result"] for message in seen if message["status"] == "PROGRESS"]
+
+
+def wait_until_idle(sandbox: Sandbox) -> None:
+    """Wait until nothing is queued, running or waiting for a retry."""
+    broker = sandbox.broker.client()
+    wait_for("all is done", lambda: broker.llen(QUEUE) == broker.hlen("unacked") == 0)
+
+
+# --- mail ---
+
+
+def test_a_mail_arrives_and_can_be_read_back(worker: Sandbox, mailbox: Path) -> None:
+    sent = send_email.delay(*LETTER, html="<p>Good to have you <b>here</b>.</p>")
+    assert sent.get(timeout=30) == {
+        "message_id": f"<{sent.id}@localhost>",
+        "recipients": ["ada@example.com"],
+        "already_sent": False,
+    }
+    [mail] = received(mailbox)
+    assert (mail["To"], mail["Subject"], mail["Message-ID"]) == (*LETTER[:2], f"<{sent.id}@localhost>")
+    assert [part.get_content_type() for part in mail.iter_parts()] == ["text/plain", "text/html"]
+
+
+@pytest.mark.parametrize("faults", [("450", "450"), ("421",), ("close",), ("hang",)], ids="-".join)
+def test_a_temporary_failure_is_retried_and_the_mail_is_sent_once(
+    sandbox: Sandbox, mailbox: Path, monkeypatch: pytest.MonkeyPatch, faults: tuple[Fault, ...]
+) -> None:
+    monkeypatch.setenv("SMTP_TIMEOUT_SECONDS", "2")  # how long the worker listens to a server that hangs
+    sandbox.start_worker([QUEUE])
+    fail_next(mailbox, *faults)
+    sent = send_email.delay(*LETTER)
+    assert sent.get(timeout=60)["already_sent"] is False
+    assert history(mailbox) == [*faults, "kept"]
+    assert [mail["Message-ID"] for mail in received(mailbox)] == [f"<{sent.id}@localhost>"]
+
+
+def test_a_permanent_failure_is_not_retried(worker: Sandbox, mailbox: Path) -> None:
+    fail_next(mailbox, "550")
+    sent = send_email.delay(*LETTER)
+    with pytest.raises(PermanentMailError, match=r"to='ada@example\.com': refused: 550"):
+        sent.get(timeout=30)
+    wait_until_idle(worker)
+    assert history(mailbox) == ["550"]
+
+
+def test_a_mail_waits_for_a_server_that_is_away(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folder is too long for a socket's path
+        monkeypatch.setenv("SMTP_HOST", f"{name}/{MAIL_SOCKET}")
+        sandbox.start_worker([QUEUE])
+        sent = send_email.delay(*LETTER)
+        wait_for("a retry", lambda: sent.state == "RETRY")
+        assert "does not answer" in str(sent.info)
+        with mail_server(Path(name)):
+            sent.get(timeout=60)
+        assert len(received(Path(name))) == 1
+
+
+def test_a_worker_killed_after_the_server_accepted_sends_again_and_one_copy_is_kept(
+    lab_sandbox: Sandbox, mailbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMTP_TIMEOUT_SECONDS", "3")  # twice that, and the dead worker's claim is void
+    worker = lab_sandbox.start_worker([QUEUE])
+    fail_next(mailbox, "accept-hang")
+    sent = send_email.delay(*LETTER)
+    wait_for("the server has the mail", lambda: received(mailbox))
+    worker.kill()
+    assert sent.state == "STARTED"
+    lab_sandbox.start_worker([QUEUE])
+    sent.get(timeout=60)
+    assert history(mailbox) == ["accept-hang", "kept", "kept already"]
+    assert len(received(mailbox)) == 1
+
+
+def test_a_message_that_is_delivered_twice_sends_one_mail(worker: Sandbox, mailbox: Path) -> None:
+    for _ in range(2):
+        sent = send_email.apply_async(args=LETTER, task_id="delivered-twice")
+    ended = f"{send_email.name}[{sent.id}] succeeded"
+    wait_for("both have run", lambda: worker.worker.log.read_text().count(ended) == 2)
+    assert history(mailbox) == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"subject": "Hi\nBcc: all@example.com"}, r"subject='Hi\nBcc: all@example.com': line breaks"),
+        ({"to_email": "ada@example.com\nBcc: all@example.com"}, r"to='ada@example.com\nBcc"),
+        ({"to_email": [f"a{n}@example.com" for n in range(3000)]}, "to has 3000 addresses; 50 are allowed"),
+        ({"to_email": 7}, "send_email: to_email=7: input should be a valid"),
+    ],
+    ids=["line break in subject", "line break in address", "thousands", "no address"],
+)
+def test_a_mail_that_cannot_be_sent_names_the_field(
+    worker: Sandbox, mailbox: Path, changes: dict[str, Any], text: str
+) -> None:
+    arguments = dict(zip(("to_email", "subject", "body"), LETTER, strict=True)) | changes
+    assert text in failure(send_email.delay(**arguments))
+    assert history(mailbox) == []
+
+
+# --- images ---
+
+
+@pytest.fixture
+def photos(data: Path) -> list[str]:
+    """Put four images into the data folder, and return their paths."""
+    (data / "images").mkdir()
+    paths = [f"images/photo{number}.jpg" for number in range(4)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (120, 80), (60 * number, 90, 30)).save(data / path)
+    return paths
+
+
+def test_a_client_sees_the_progress_of_each_operation(worker: Sandbox, photos: list[str]) -> None:
+    assert progress(process_image.delay(photos[0], SMALLER)) == [
+        {"current": 1, "total": 3, "percent": 33, "status": "resize"},
+        {"current": 2, "total": 3, "percent": 67, "status": "filter"},
+        {"current": 3, "total": 3, "percent": 100, "status": "format"},
+    ]
+
+
+@pytest.mark.parametrize("path", ["../photo.jpg", "/etc/passwd", "link.jpg"])
+def test_a_path_outside_the_data_folder_is_refused_and_nothing_is_written(
+    worker: Sandbox, data: Path, path: str
+) -> None:
+    Image.new("RGB", (120, 80)).save(data.parent / "photo.jpg")
+    (data / "link.jpg").symlink_to(data.parent / "photo.jpg")
+    assert f"image_path='{path}'" in failure(process_image.delay(path, SMALLER))
+    assert [file.name for file in data.iterdir()] == ["link.jpg"]
+
+
+def test_an_operation_that_does_not_exist_is_refused_by_its_place(worker: Sandbox, photos: list[str]) -> None:
+    error = failure(process_image.delay(photos[0], [{"type": "rotat", "degrees": 90}]))
+    assert "operations[0]" in error
+    assert "'rotat'" in error
+
+
+def test_a_folder_is_processed_as_a_group(worker: Sandbox, data: Path, photos: list[str]) -> None:
+    images = process_folder("images", SMALLER).delay().get(timeout=30)
+    assert [Path(image["path"]).name.partition("-")[0] for image in images] == [
+        Path(photo).stem for photo in photos
+    ]
+    for image in images:
+        with Image.open(data / image["path"]) as written:
+            assert (written.format, written.size) == ("WEBP", (60, 40))
+
+
+def test_a_chord_mails_one_contact_sheet(
+    worker: Sandbox, mailbox: Path, data: Path, photos: list[str]
+) -> None:
+    contact_sheet_by_mail("images", SMALLER, "ada@example.com").delay().get(timeout=30)
+    [mail] = received(mailbox)
+    [sheet] = mail.iter_attachments()
+    assert (mail["To"], sheet.get_content_type()) == ("ada@example.com", "image/jpeg")
+    assert sheet.get_content() == (data / "out/contact-sheets/latest.jpg").read_bytes()
+
+
+def test_a_broken_image_stops_the_contact_sheet_and_not_the_other_images(
+    worker: Sandbox, mailbox: Path, data: Path, photos: list[str]
+) -> None:
+    (data / photos[1]).write_bytes((data / photos[1]).read_bytes()[:300])
+    result = contact_sheet_by_mail("images", SMALLER, "ada@example.com").delay()
+    assert f"image_path='{photos[1]}'" in failure(result)
+    wait_until_idle(worker)
+    written = {path.name.partition("-")[0] for path in (data / "out").rglob("*") if path.is_file()}
+    assert written == {"photo0", "photo2", "photo3"}
+    assert history(mailbox) == []
+
+
+# --- tables ---
+
+
+def write_orders(path: Path, count: int) -> None:
+    """Write a table of `count` orders. Each tenth is bad."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for number in range(1, count + 1):
+            quantity = 0 if number % 10 == 0 else 1
+            writer.writerow(
+                [
+                    f"A-{number}",
+                    "Ada",
+                    "ada@example.com",
+                    "GB",
+                    "Mug",
+                    quantity,
+                    "8.40",
+                    "2026-05-03T14:05:00Z",
+                ]
+            )
+
+
+def orders_stored() -> int:
+    with reading() as session:
+        return session.scalar(select(func.count()).select_from(Order)) or 0
+
+
+def rejects_of(data: Path) -> list[dict[str, str]]:
+    with (data / "out/rejects/orders.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def kill_in_the_middle(
+    sandbox: Sandbox, data: Path, rows: int, batch_size: int, seconds: float, options: Sequence[str] = ()
+) -> None:
+    """Kill the worker in an import of `rows` rows, start another, and check that nothing is lost or doubled.
+
+    `seconds`: how long the redelivery and the rest of the import may take. `options`: of the workers.
+    """
+    write_orders(data / "orders.csv", rows)
+    worker = sandbox.start_worker([QUEUE], options=options)
+    result = import_data.delay("orders.csv", batch_size=batch_size)
+    wait_for("some batches are in", lambda: orders_stored() >= rows // 10, seconds=60)
+    worker.kill()
+    assert result.info["total"] == rows  # its last report: it has not ended
+    assert rows // 10 <= orders_stored() < rows * 9 // 10
+    sandbox.start_worker([QUEUE], options=options)
+
+    done = result.get(timeout=seconds)
+    assert (done["imported"], done["rejected"]) == (rows * 9 // 10, rows // 10)
+    assert (done["resumed_after_line"] or 0) > rows // 10  # it went on, and did not begin anew
+    assert orders_stored() == rows * 9 // 10
+    rejects = rejects_of(data)
+    assert [int(reject["line"]) for reject in rejects] == list(range(11, rows + 2, 10))
+    assert {(reject["column"], reject["value"]) for reject in rejects} == {("quantity", "0")}
+
+
+def test_an_import_whose_worker_is_killed_is_complete_after_the_redelivery(
+    lab_sandbox: Sandbox, data: Path
+) -> None:
+    kill_in_the_middle(lab_sandbox, data, rows=20_000, batch_size=100, seconds=60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_import_of_a_million_rows_whose_worker_is_killed_is_complete(
+    sandbox: Sandbox, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The lab profile's three seconds are shorter than this import: it would be delivered again and again.
+    redelivery = {
+        "visibility_timeout": 60,
+        "unacked_restore_interval": LAB["unacked_restore_interval"],
+        "unacked_restore_throttle": LAB["unacked_restore_throttle"],
+    }
+    conf = {"broker_transport_options": app.conf.broker_transport_options | redelivery}
+    monkeypatch.setenv("TEST_CONF", json.dumps(conf))
+    include = ("--include", "tests.helper_tasks")
+    kill_in_the_middle(sandbox, data, rows=1_000_000, batch_size=5_000, seconds=600, options=include)
+
+
+def test_an_import_in_three_parts_gives_the_same_as_in_one(worker: Sandbox, data: Path) -> None:
+    write_orders(data / "orders.csv", 1000)
+    outcomes = []
+    for parts in (1, 3):
+        result = import_data.delay("orders.csv", parts=parts, batch_size=100).get(timeout=30)
+        with writing() as session:
+            imports = session.scalars(select(Import.first_byte)).all()
+            orders = session.scalars(select(Order.order_id).order_by(Order.order_id)).all()
+            for table in (Reject, Import, Order):
+                session.execute(delete(table))
+        assert len(imports) == parts
+        outcomes.append((result, orders, rejects_of(data)))
+        shutil.rmtree(data / "out")
+    assert outcomes[0] == outcomes[1]
+    result, orders, rejects = outcomes[0]
+    assert (result["imported"], len(orders), len(rejects)) == (900, 900, 100)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_table_with_wrong_columns_is_refused_as_a_whole(worker: Sandbox, data: Path, parts: int) -> None:
+    write_orders(data / "orders.csv", 10)
+    text = (data / "orders.csv").read_text()
+    (data / "orders.csv").write_text(text.replace("email", "mail", 1))
+    error = failure(import_data.delay("orders.csv", parts=parts))
+    assert "orders.csv: wrong columns (missing: email; unknown: mail)" in error
+    assert orders_stored() == 0
+    assert not (data / "out").exists()
+
+
+def test_an_import_and_an_export_report_their_progress_in_rows(worker: Sandbox, data: Path) -> None:
+    write_orders(data / "orders.csv", 3000)
+    imported = progress(import_data.delay("orders.csv", batch_size=1000))
+    assert [step["status"] for step in imported] == [
+        "1,000 of 3,000 rows",
+        "2,000 of 3,000 rows",
+        "3,000 of 3,000 rows",
+    ]
+    exported = progress(export_data.delay("jsonl"))
+    assert [(step["current"], step["total"]) for step in exported] == [(2000, 2700), (2700, 2700)]
+    assert len((data / "out/exports/orders.jsonl").read_text().splitlines()) == 2700
+
+
+def test_an_unknown_export_format_is_refused(worker: Sandbox, data: Path) -> None:
+    assert failure(export_data.delay("pdf")) == "format='pdf': use one of csv, jsonl, xlsx"
+    assert not (data / "out").exists()
+
+
+# --- reports, pipelines, files ---
+
+
+def test_a_report_on_a_period_without_orders_fails_and_says_where_there_are_some(
+    worker: Sandbox, data: Path
+) -> None:
+    assert (
+        failure(generate_report.delay("2026-05")) == "period='2026-05': no order in it; import orders first"
+    )
+    write_orders(data / "orders.csv", 9)
+    import_data.delay("orders.csv").get(timeout=30)
+    assert "the orders are from 2026-05-03 to 2026-05-03" in failure(generate_report.delay("2026-06"))
+    assert "not a period" in failure(generate_report.delay("May"))
+    assert not (data / "out/reports").exists()
+
+
+def test_a_pipeline_imports_reports_and_mails(worker: Sandbox, mailbox: Path, data: Path) -> None:
+    write_orders(data / "orders.csv", 10)
+    sales_report_by_mail("orders.csv", "2026-05", "boss@example.com").delay().get(timeout=30)
+    [mail] = received(mailbox)
+    assert (mail["To"], mail["Subject"]) == ("boss@example.com", "Sales 2026-05")
+    body = mail.get_body()
+    assert body is not None
+    assert body.get_content().startswith("9 orders, revenue 75.60.")
+    [report] = mail.iter_attachments()
+    assert report.get_content() == (data / "out/reports/2026-05.pdf").read_bytes()
+
+
+def test_a_pipeline_that_fails_mails_which_task_failed_and_no_report(
+    worker: Sandbox, mailbox: Path, data: Path
+) -> None:
+    write_orders(data / "orders.csv", 10)
+    last = sales_report_by_mail("orders.csv", "2026-13", "boss@example.com").delay()
+    assert isinstance(last.parent, AsyncResult)
+    assert "period='2026-13': not a period" in failure(last.parent)
+    wait_for("the mail", lambda: received(mailbox))
+    wait_until_idle(worker)
+    [mail] = received(mailbox)
+    assert (mail["To"], mail["Subject"]) == ("boss@example.com", "A pipeline failed")
+    assert last.parent.id in mail.get_content()
+    assert orders_stored() == 9  # what the steps before have done stays
+
+
+def test_a_cleanup_only_looks_unless_it_is_told_to_remove(worker: Sandbox, data: Path) -> None:
+    old, new = data / "out/reports/old.html", data / "out/new.html"
+    old.parent.mkdir(parents=True)
+    for file in (old, new):
+        file.write_text("report")
+    os.utime(old, (0, 0))
+    looked = cleanup_files.delay(".", older_than_days=30).get(timeout=30)
+    assert (looked["removed"], looked["bytes"], looked["kept"]) == (["reports/old.html"], 6, 1)
+    assert old.exists()
+    removed = cleanup_files.delay(".", older_than_days=30, dry_run=False).get(timeout=30)
+    assert removed == looked | {"dry_run": False}
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("folder", ["/", "..", "reports/../.."])
+def test_a_cleanup_outside_the_output_folder_is_refused(worker: Sandbox, data: Path, folder: str) -> None:
+    (data / "out").mkdir()
+    (data / "orders.csv").touch()
+    os.utime(data / "orders.csv", (0, 0))
+    error = failure(cleanup_files.delay(folder, older_than_days=30, dry_run=False))
+    assert f"folder={folder!r}" in error
+    assert (data / "orders.csv").exists()
+
+
+# --- no pretence ---
+
+
+def test_no_sleep_stands_for_work() -> None:
+    sources = [ROOT / "tasks/realworld_tasks.py", *(ROOT / "services").glob("*.py")]
+    assert [path.name for path in sources if "sleep" in path.read_text()] == ["simulation.py"]
+    users = [path.name for path in sources if "services.simulation" in path.read_text()]
+    assert users == []
