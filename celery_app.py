@@ -41,7 +41,7 @@ QUEUES = list(dict.fromkeys([*_PLANNED_QUEUES, *map(queue_of, TASK_MODULES)]))
 
 
 def route_by_module(
-    name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Task | None = None, **_: Any
+    name: str, args: Any, kwargs: Any, options: dict[str, Any], **_: Any
 ) -> dict[str, str] | None:
     """Send each task to the queue of the module that defines it, whatever name the task has.
 
@@ -50,15 +50,15 @@ def route_by_module(
     """
     if "queue" in options:
         return None
-    if task is None:  # sent by name, as `celery call` does; its module may not be imported yet
+    if name not in app.tasks:  # sent by name, as `celery call` does; its module may not be imported yet
         app.loader.import_default_modules()
-        task = app.tasks.get(name)
-    if task is None:
+    if name not in app.tasks:
         raise NotRegistered(
             f"{name!r}: no task has this name here, so no queue follows from it. "
             "Correct the name, or pass queue="
         )
-    return {"queue": queue_of(task.__module__)} if task.__module__ in TASK_MODULES else None
+    module = app.tasks[name].__module__
+    return {"queue": queue_of(module)} if module in TASK_MODULES else None
 
 
 # --- The task class: what would go wrong silently later is refused where the task is called -----------

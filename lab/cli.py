@@ -1,9 +1,12 @@
 """The `learn` command. `./learn` alone gives the guided tour."""
 
+import contextlib
 import os
 import runpy
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import NoReturn
 
@@ -107,6 +110,85 @@ def show(state: dict[str, object]) -> None:
         else:
             click.echo(f"{kind:8} not running")
     click.echo(f"{'URL':8} {socket_url(settings.sandbox, BROKER_DATABASE)}")
+
+
+@learn.command()
+@click.argument("queue", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--limit", default=10, show_default=True, help="How many entries of each kind to read.")
+@click.option("--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
+def xray(queue: str | None, as_json: bool, limit: int, watch: bool) -> None:
+    """Look into the broker: messages that wait or are held, results, bindings. Changes nothing."""
+    from kombu.exceptions import OperationalError
+
+    from celery_app import require_broker
+    from lab import console
+    from lab.xray import xray
+
+    require_broker()
+    try:
+        if as_json:
+            click.echo(xray(queue, limit).as_json())
+        elif watch:
+            console.watch(lambda: xray(queue, limit))
+        else:
+            console.out.print(xray(queue, limit))
+    except (ValueError, OperationalError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@learn.command()
+@click.option("--seconds", type=float, help="How long to collect. Without it: until Ctrl-C.")
+@click.option(
+    "--svg", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Draw it to a file."
+)
+def timeline(seconds: float | None, svg: Path | None) -> None:
+    """Collect what workers run from now on, and then show who ran what, and when."""
+    from celery_app import require_broker
+    from lab.timeline import Timeline
+
+    require_broker()
+    with Timeline() as timeline:
+        click.echo(f"Collecting {f'for {seconds:g} s' if seconds else 'until Ctrl-C'} …", err=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait(seconds)
+    click.echo(timeline.text(width=shutil.get_terminal_size((110, 0)).columns))
+    if svg:
+        svg.write_text(timeline.svg())
+
+
+@learn.command()
+@click.argument("expression")
+@click.option("--run", "run_it", is_flag=True, help="Send it too, and show the states and the timeline.")
+def diagram(expression: str, run_it: bool) -> None:
+    """Draw a canvas: ./learn diagram 'fetch_data.s("north") | process_item.s()'."""
+    from kombu.exceptions import OperationalError
+
+    from celery_app import QUEUES
+    from lab import console
+    from lab.diagram import canvas_of, diagram
+    from lab.sandbox import SandboxError
+    from lab.session import served
+    from lab.timeline import Timeline
+
+    try:
+        canvas = canvas_of(expression)
+        picture = diagram(canvas)
+        if run_it:
+            with served(QUEUES), Timeline() as timeline:
+                result = canvas.freeze()  # knows all its tasks; what delay() gives back may not
+                sent = canvas.delay()
+                result = result if result.id == sent.id else sent  # but chunks cannot be frozen
+                timeline.wait_for(result, seconds=60)
+                picture = diagram(canvas, result)
+            console.heading("Timeline")
+            click.echo(timeline.text())
+    except (ValueError, TypeError, TimeoutError, OperationalError, SandboxError) as error:
+        raise click.ClickException(str(error)) from error
+    console.heading("Canvas")
+    click.echo(picture.text())
+    console.heading("The same as Mermaid text")
+    click.echo(picture.mermaid)
 
 
 @learn.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

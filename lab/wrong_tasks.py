@@ -1,17 +1,32 @@
 """Tasks that are wrong on purpose, for lessons that show what happens then. Do not copy them.
+Some have the right way beside them, so that the two can be compared: their text says which is which.
 
 The app does not include this module. A lesson starts a worker that does:
 
     sandbox.start_worker(["advanced"], options=["--include", "lab.wrong_tasks"])
 """
 
-from celery import Task
+import asyncio
+import os
+import signal
+import time
+from functools import cache
+from typing import Any
+
+import redis.asyncio
+from celery import Task, group
+from celery.exceptions import Ignore
+from celery.result import allow_join_result
 
 from celery_app import app
-from services.simulation import simulate_service
+from services.failures import record_failure
+from services.simulation import simulate_service, simulate_waiting, simulate_work
+from settings import settings
+from tasks.async_task import AsyncTask
+from tasks.basic_tasks import add
 
 
-@app.task(bind=True, max_retries=3, queue="advanced")
+@app.task(bind=True, max_retries=3)
 def swallow_retry(self: Task, failures: int) -> str:
     """Call a simulated service that is away for the first `failures` tries, or give up with a fallback.
 
@@ -26,10 +41,214 @@ def swallow_retry(self: Task, failures: int) -> str:
         return "fallback"
 
 
-@app.task(autoretry_for=(Exception,), retry_kwargs={"countdown": 0.2, "max_retries": 3}, queue="advanced")
+@app.task(autoretry_for=(Exception,), retry_kwargs={"countdown": 0.2, "max_retries": 3})
 def retry_everything(amount: str) -> int:
     """Return `amount` as a number.
 
     Wrong: bad data is retried, though it fails the same way each time.
     """
     return int(amount)
+
+
+@app.task
+def sum_and_wait(numbers: list[int]) -> int:
+    """Double each number in a task of its own, and return the sum.
+
+    Wrong: a task that waits for other tasks. Celery raises RuntimeError.
+    """
+    return sum(group(add.s(number, number) for number in numbers).delay().get(timeout=30))
+
+
+@app.task
+def sum_and_wait_by_force(numbers: list[int]) -> int:
+    """Do the same, and switch Celery's warning off.
+
+    Wrong: it occupies a slot of the worker while its parts need one.
+    """
+    with allow_join_result():
+        return sum_and_wait(numbers)
+
+
+@app.task
+def month_name(names: dict[int, str], month: int) -> str:
+    """Return the name of a month.
+
+    Wrong: the keys of `names` are numbers where it is called, and text where it runs.
+    """
+    return names[month]
+
+
+@app.task
+def check_password(password: str) -> bool:
+    """Return whether a password is long enough.
+
+    Wrong: a secret travels as an argument, and is copied to more places than one thinks.
+    """
+    return len(password) >= 12
+
+
+@app.task(bind=True)
+def succeed_too_early(self: Task, rows: list[str]) -> int:
+    """Return the sum of `rows`, and tell how many there are.
+
+    Wrong: the result backend keeps this SUCCESS. The sum, or the error of a bad row, is thrown away.
+    """
+    self.update_state(state="SUCCESS", meta={"rows": len(rows)})
+    return sum(int(row) for row in rows)
+
+
+@app.task(bind=True)
+def fail_by_hand(self: Task, reason: str) -> None:
+    """Fail, and say why.
+
+    Wrong: a stored FAILURE must hold an exception. Nobody can read this one. Raise the exception.
+    """
+    self.update_state(state="FAILURE", meta={"reason": reason})
+    raise Ignore  # or Celery would store SUCCESS
+
+
+# --- Delivery ------------------------------------------------------------------------------------------
+
+
+def work_unless_redelivered(task: Task) -> str:
+    """Take a minute, so that there is time to kill the worker. A message that comes again is done at once."""
+    if not (task.request.delivery_info or {})["redelivered"]:
+        simulate_work(60)
+    return "done"
+
+
+@app.task(bind=True, acks_late=False)
+def acknowledge_early(self: Task) -> str:
+    """Take a minute.
+
+    Wrong, unless the work may be lost: the message is acknowledged before the work begins.
+    """
+    return work_unless_redelivered(self)
+
+
+@app.task(bind=True, acks_late=True)
+def acknowledge_late(self: Task) -> str:
+    """Take a minute. Right: the message is acknowledged when the work has ended."""
+    return work_unless_redelivered(self)
+
+
+@app.task
+def charge_after_check(invoice: str, seconds: float) -> str:
+    """Charge an invoice unless it is marked as charged. The charges are in the result backend's Redis.
+
+    Wrong: between the check and the mark, a second delivery of the message passes the check too.
+    """
+    backend: Any = app.backend
+    if backend.client.sismember("charged", invoice):  # check
+        return "charged before"
+    backend.client.rpush("charges", invoice)  # work: the money moves
+    simulate_work(seconds)  # … and a receipt is printed
+    backend.client.sadd("charged", invoice)  # mark
+    return "charged"
+
+
+@app.task(retry_on_worker_lost=False)
+def crash() -> None:
+    """Kill the pool child that runs it, as the kernel does when memory runs out. It fails."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(retry_on_worker_lost=False, reject_on_worker_lost=True, max_retries=1)
+def crash_and_reject() -> None:
+    """Do the same. Wrong: the message goes back to the queue each time. `max_retries` does not count that."""
+    crash()
+
+
+@app.task(retry_on_worker_lost=True, max_retries=1)
+def crash_and_retry() -> None:
+    """Do the same. Right: it is retried as often as `max_retries` says, and then it fails."""
+    crash()
+
+
+@app.task
+def report_failure_by_id(task_id: str) -> None:
+    """Record the state of a failed task: an error callback.
+
+    Wrong: with one argument it is sent as a task. It waits for a worker, and may run before the failure
+    is stored.
+    """
+    record_failure(task_id, f"the state is {app.AsyncResult(task_id).state}")
+
+
+# --- Time ----------------------------------------------------------------------------------------------
+
+
+@app.task(soft_time_limit=1, time_limit=2)
+def never_stop() -> None:
+    """Work for ever.
+
+    Wrong: `except Exception` also swallows SoftTimeLimitExceeded, which says that the time is over.
+    """
+    while True:
+        try:  # noqa: SIM105
+            simulate_work(60)
+        except Exception:  # noqa: BLE001, S110 - this line is the mistake
+            pass
+
+
+# --- async ---------------------------------------------------------------------------------------------
+
+
+@app.task
+async def greet_unawaited(name: str) -> str:
+    """Wait for another service, and greet.
+
+    Wrong: Celery does not await. It stores what the call returns, and that is a coroutine.
+    """
+    await simulate_waiting(0.1)
+    return f"Hello, {name}!"
+
+
+@app.task(ignore_result=True)
+async def count_unawaited(key: str) -> None:
+    """Count in Redis.
+
+    Wrong in the same way, and nothing shows it: without a result to store, there is no error.
+    """
+    await async_redis().incr(key)
+
+
+@cache
+def async_redis() -> redis.asyncio.Redis:
+    """Return the client of this process. It keeps its connection open for the next call."""
+    return redis.asyncio.Redis(unix_socket_path=str(settings.sandbox / "broker.sock"), db=1)
+
+
+@app.task
+def count_by_asyncio_run(key: str) -> int:
+    """Count in Redis.
+
+    Wrong: `asyncio.run` makes an event loop and closes it. The client's connection belongs to that one.
+    """
+
+    async def count() -> int:
+        return await async_redis().incr(key)
+
+    return asyncio.run(count())
+
+
+@app.task(base=AsyncTask)
+async def count_on_the_loop(key: str) -> int:
+    """Count in Redis. Right: the loop stays, and the client with it."""
+    return await async_redis().incr(key)
+
+
+@app.task(base=AsyncTask, bind=True)
+async def wait_on_the_loop(self: Task, seconds: float) -> dict[str, Any]:
+    """Wait, and tell who waited where, and when (seconds since 1970). Right.
+
+    When it is cancelled, it tidies up: it leaves its id in the list `tidied`.
+    """
+    started = time.time()
+    try:
+        await simulate_waiting(seconds)
+    except asyncio.CancelledError:
+        await async_redis().rpush("tidied", self.request.id or "")
+        raise
+    loop = id(asyncio.get_running_loop())
+    return {"id": self.request.id, "pid": os.getpid(), "loop": loop, "started": started, "ended": time.time()}

@@ -3,12 +3,18 @@
 Nothing here stands for work in the real-world modules.
 """
 
+import asyncio
 import time
 
 
 def simulate_work(seconds: float) -> None:
     """Take `seconds` of time and do nothing, like a task that waits for another service."""
     time.sleep(seconds)
+
+
+async def simulate_waiting(seconds: float) -> None:
+    """Take `seconds` of time, and let other coroutines run meanwhile, like a wait for another service."""
+    await asyncio.sleep(seconds)
 
 
 def simulate_service(attempt: int, failures: int, error: type[Exception] = ConnectionError) -> str:

@@ -1,4 +1,4 @@
-"""What all tests share: pytest-celery on this project's app, and two guards against silent loss.
+"""What all tests share: sandboxes, pytest-celery on this project's app, and guards against silent loss.
 
 A skip is a failure in CI. And the number of test functions in each folder is written down in counts.json:
 a test that is no longer collected, for whatever reason, does not go unnoticed.
@@ -6,12 +6,17 @@ a test that is no longer collected, for whatever reason, does not go unnoticed.
 
 import json
 import os
+import shutil
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lab.sandbox import Sandbox
 from tests.local_engine import docker_fixtures, local_fixtures, project_fixtures
+from tests.waiting import processes_of, wait_for, wait_until_gone
 
 COUNTS = Path(__file__).with_name("counts.json")
 
@@ -58,3 +63,48 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if reporter and os.environ.get("CI") and reporter.stats.get("skipped"):
         reporter.write_line("A test was skipped: this machine lacks something that CI must have.", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+# --- a real broker and real workers for each test ---
+
+
+@pytest.fixture(scope="session")
+def keeper() -> Iterator[Sandbox]:
+    """Keep the sandbox's parent process and its broker running for all tests of this process."""
+    with Sandbox() as sandbox:
+        yield sandbox
+        status = sandbox.connection.ask("status")
+    wait_for(f"all processes have ended: {status}", lambda: not processes_of(sandbox.folder), seconds=5)
+
+
+@pytest.fixture
+def sandbox(keeper: Sandbox) -> Iterator[Sandbox]:
+    """Return a sandbox with an empty broker. Its workers end with the test."""
+    with Sandbox() as sandbox:
+        sandbox.broker.client().flushall()
+        yield sandbox
+        for worker in sandbox.workers:
+            worker.kill()
+
+
+@pytest.fixture
+def lab_sandbox(keeper: Sandbox) -> Iterator[Sandbox]:
+    """Return a sandbox whose workers have the lab profile: redelivery within seconds."""
+    with Sandbox(profile="lab") as sandbox:
+        sandbox.broker.client().flushall()
+        yield sandbox
+        for worker in sandbox.workers:
+            worker.kill()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Return a path for a sandbox of its own. It is short, and nothing of it may be left after the test."""
+    path = Path(tempfile.mkdtemp(prefix="learn-")) / "s"
+    yield path
+    try:
+        wait_until_gone(path)
+    finally:
+        for process in processes_of(path):
+            process.kill()
+        shutil.rmtree(path.parent)

@@ -13,6 +13,8 @@ from pathlib import Path
 from celery.exceptions import SoftTimeLimitExceeded
 
 from celery_app import app
+from services.simulation import simulate_waiting
+from tasks.async_task import AsyncTask
 
 app.conf.update(json.loads(os.environ.get("TEST_CONF", "{}")))
 
@@ -54,3 +56,28 @@ def hang(path: str) -> None:
             time.sleep(600)
         except SoftTimeLimitExceeded:
             mark(path, "told to stop")
+
+
+@app.task
+def type_names(*values: object) -> list[str]:
+    """Return the name of each value's type, for a dictionary with the type of its keys."""
+    return [
+        f"dict of {type(next(iter(value))).__name__}" if isinstance(value, dict) else type(value).__name__
+        for value in values
+    ]
+
+
+@app.task(base=AsyncTask, bind=True, max_retries=2)
+async def retry_twice(self: AsyncTask) -> int:
+    """Retry, from an async body, until there is no retry left. Return the number of retries."""
+    await simulate_waiting(0.01)
+    if self.request.retries < 2:
+        raise self.retry(countdown=0.05)
+    return int(self.request.retries)
+
+
+@app.task(base=AsyncTask)
+async def fail_in_the_loop(reason: str) -> None:
+    """Raise ValueError from an async body."""
+    await simulate_waiting(0.01)
+    raise ValueError(reason)

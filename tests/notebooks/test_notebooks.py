@@ -24,8 +24,47 @@ INDEX = (ROOT / "notebooks" / "README.md").read_text()
 # What really happens after each prediction, in the order of the notebook.
 HAPPENED = {
     "01_first_task": ["PENDING", "PENDING", "sandbox-basic", "1", "here", "before sending"],
+    "02_inside_a_message": [
+        *("about 1000 bytes", "400000", "KeyError", "February"),
+        *("PENDING", "True", "2", "1"),
+    ],
+    "03_calling_routing_priorities": [
+        *("in the worker", "1", "no error", "PENDING", "celery", "2"),
+        *("p0", "p2", "4", "advanced 1", "time_limited_task"),
+    ],
+    "04_states_and_progress": [
+        "PROGRESS",
+        "1",
+        "None",
+        "{'rows': 3}",
+        "SUCCESS",
+        "ValueError",
+        "ValueError",
+        "100",
+        "PENDING",
+        "PENDING",
+        "AttributeError",
+    ],
+    "05_schedules": ["yes", "all", "0", "2", "no", "0", "in the worker", "more than once", "10:00"],
     "06_chain_group_chord": ["1", "TypeError", "FAILURE", "finished in 0.6 s", "3", "4", "0", "1"],
+    "07_groups_chunks_starmap": [
+        *("100", "10", "10", "5", "1", "finished in 1.3 s", "ConnectionError"),
+        *("0", "0", "ValueError", "RuntimeError", "6"),
+    ],
+    "08_chords": ["1", "PENDING", "PENDING", "1", "1", "[4, 16]", "PENDING", "3"],
     "09_retries": ["3", "0.8", "4", "fallback", "SUCCESS", "1", "4"],
+    "10_delivery_guarantees": ["never", "2", "1", "2", "2", "FAILURE", "2", "no"],
+    "11_time_rate_prefetch": [
+        *("stopped after 1 s of 1.5 s", "the caller's", "FAILURE", "finished in 1.5 s"),
+        *("2", "4", "2", "100", "wait"),
+    ],
+    "12_pools_and_concurrency": ["2", "1", "2", "1", "yes", "no", "1", "silence"],
+    "13_async_tasks": ["EncodeError", "0", "RuntimeError", "2", "1", "yes", "SUCCESS"],
+    "14_mail_and_images": ["3", "1", "RETRY", "1", "2", "3", "refused", "6", "0"],
+    "15_import_export_reports": [
+        *("483", "0", "5", "ValueError", "'", "FAILURE"),
+        *("after the last batch", "0", "about the same"),
+    ],
 }
 
 METADATA = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}

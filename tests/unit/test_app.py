@@ -61,6 +61,14 @@ def test_every_task_goes_to_the_queue_of_its_module() -> None:
         assert app.amqp.router.route({}, name)["queue"].name == expected, f"{name}, sent by name"
 
 
+def test_chunks_and_starmap_go_to_the_queue_of_their_task() -> None:
+    own_tasks()
+    name = "tasks.advanced_tasks.mean_temperature"
+    starmap: Any = app.tasks["celery.starmap"]
+    route = app.amqp.router.route({}, name, task_type=starmap)
+    assert route["queue"].name == "advanced"
+
+
 def test_a_new_module_gets_a_queue_without_another_edit(tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
     for source in (ROOT / "tasks").glob("*.py"):

@@ -1,0 +1,371 @@
+"""Look into the broker: what waits, what workers hold unacknowledged, what is bound, which results are kept.
+
+    xray("basic")                     # in a notebook: tables
+    print(xray("basic").text())       # the same as text
+    xray("basic").messages[0]         # one message, opened
+
+It only reads, and it reads only what it shows: a queue of 100,000 messages is as quick as one of ten.
+"""
+
+import base64
+import itertools
+import json
+import time
+from collections.abc import Iterator, Sized
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from kombu.exceptions import OperationalError
+from rich import box
+from rich.console import Group, RenderableType
+from rich.jupyter import JupyterMixin
+from rich.table import Table
+from rich.text import Text
+
+from celery_app import QUEUES, app, broker_trouble
+from lab import console
+from monitor import broker_channel, check_queue, list_key, waiting_by_priority
+
+WIDTH = 110
+MOST_HELD = 1000  # how many unacknowledged messages are looked at to find those of one queue
+INSPECT_SECONDS = 0.5
+BINDINGS = "_kombu.binding."
+RESULTS = "celery-task-meta-"
+
+
+class _Readable(JupyterMixin):
+    """Something with a rich view: tables in a notebook and in a terminal, and the same as text."""
+
+    def __rich__(self) -> RenderableType:
+        raise NotImplementedError
+
+    def text(self) -> str:
+        """Return the view as plain text."""
+        return console.as_text(self.__rich__(), WIDTH)
+
+
+@dataclass(frozen=True)
+class Message(_Readable):
+    """One message. `priority` is the list that it lies in; `size` is in bytes, as it lies in Redis.
+
+    `args`, `kwargs` and `embed` (callbacks, the rest of a chain, the chord) are what its body says. If the
+    body could not be opened, `problem` says why.
+    """
+
+    queue: str
+    priority: int
+    size: int
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    content_type: str = ""
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    embed: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def id(self) -> str:
+        """The task id."""
+        return str(self.headers.get("id", ""))
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return str(self.headers.get("task", ""))
+
+    @property
+    def arguments(self) -> str:
+        """The arguments, as one would type them."""
+        if self.problem:
+            return f"({self.problem})"
+        return ", ".join([*map(repr, self.args), *(f"{key}={value!r}" for key, value in self.kwargs.items())])
+
+    def __rich__(self) -> RenderableType:
+        table = Table("part", "field", "value", title=f"A message of queue {self.queue}", box=box.SIMPLE_HEAD)
+        body = {"args": list(self.args), "kwargs": self.kwargs, "embed": self.embed}
+        parts: dict[str, dict[str, Any]] = {
+            "headers": self.headers,
+            "properties": {"content_type": self.content_type, **self.properties},
+            "body": {"problem": self.problem} if self.problem else body,
+        }
+        for part, fields in parts.items():
+            for number, (name, value) in enumerate(fields.items()):
+                table.add_row(part if number == 0 else "", name, Text(json.dumps(value, default=repr)))
+        return table
+
+
+@dataclass(frozen=True)
+class Held:
+    """A message that a worker has taken and not acknowledged, and for how long, in seconds."""
+
+    message: Message
+    age: float
+
+
+@dataclass(frozen=True)
+class Delayed:
+    """A task with a countdown or an ETA that a worker keeps in its memory until then."""
+
+    worker: str
+    task: str
+    id: str
+    eta: str
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """What the result backend keeps of one task, and for how many seconds more (None: for ever)."""
+
+    id: str
+    task: str | None
+    state: str
+    value: Any
+    expires: float | None
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A queue that gets the messages of an exchange with this routing key."""
+
+    exchange: str
+    routing_key: str
+    queue: str
+
+
+@dataclass(frozen=True)
+class XRay(_Readable):
+    """What the broker and the result backend hold at this moment.
+
+    `waiting` maps each queue to the lengths of its priority lists. The tuples hold at most `limit` entries
+    (`messages` for each queue, the one served next first; `held` the oldest first). The totals count all.
+    `results_total` counts every key of the result database, also those of groups and chords.
+    """
+
+    queue: str | None
+    limit: int
+    waiting: dict[str, dict[int, int]]
+    messages: tuple[Message, ...]
+    held: tuple[Held, ...]
+    held_total: int
+    delayed: tuple[Delayed, ...]
+    delayed_total: int
+    results: tuple[StoredResult, ...]
+    results_total: int
+    bindings: tuple[Binding, ...]
+
+    def as_json(self) -> str:
+        """Return all of it as JSON."""
+        return json.dumps(asdict(self), indent=2, default=repr)
+
+    def __rich__(self) -> RenderableType:
+        opened = self.messages[:1] if self.queue else ()
+        return Group(*self._tables(), *opened)
+
+    def _tables(self) -> Iterator[RenderableType]:
+        queues = _table("Queues", "queue", "waiting", "by priority (0 is served first)")
+        for queue, lengths in self.waiting.items():
+            lists = ", ".join(f"p{priority}: {length}" for priority, length in lengths.items())
+            queues.add_row(queue, str(sum(lengths.values())), lists)
+        yield queues
+        waiting = sum(sum(lengths.values()) for lengths in self.waiting.values())
+        rows = [(f"p{message.priority}", message) for message in self.messages]
+        yield from _messages("Waiting, the next first", "list", rows, waiting)
+        rows = [(f"{held.age:.1f} s", held.message) for held in self.held]
+        yield from _messages("Unacknowledged, in all queues", "age", rows, self.held_total)
+        if self.delayed:
+            title = _titled("Delayed in the memory of workers", self.delayed, self.delayed_total)
+            table = _table(title, "worker", "task", "id", "not before")
+            for task in self.delayed:
+                table.add_row(task.worker, _short(task.task), task.id, task.eta)
+            yield table
+        if self.results:
+            title = _titled("Keys of the result database", self.results, self.results_total)
+            table = _table(title, "expires in", "task", "id", "state", "value")
+            for result in self.results:
+                left = "never" if result.expires is None else f"{result.expires:.0f} s"
+                table.add_row(left, _short(result.task), result.id, result.state, _cut(repr(result.value)))
+            yield table
+        if self.bindings:
+            table = _table("Bindings", "exchange", "routing key", "queue")
+            for binding in self.bindings:
+                table.add_row(binding.exchange, binding.routing_key, binding.queue)
+            yield table
+
+
+def xray(queue: str | None = None, limit: int = 10) -> XRay:
+    """Look at `queue`, or at all queues, and at what workers and the result backend hold.
+
+    At most `limit` entries of each kind are read. It changes no message and takes none.
+    Raises `ValueError` for an unknown queue, a limit below 1 or a broker that is not Redis, and
+    `OperationalError` if the broker does not answer.
+    """
+    if limit < 1:
+        raise ValueError(f"limit={limit!r}: must be 1 or more")
+    if queue is not None:
+        check_queue(queue)
+    queues = [queue] if queue else QUEUES
+    with broker_channel() as channel:
+        if not hasattr(channel, "unacked_key"):
+            raise ValueError(f"X-ray reads Redis. The broker is {channel.connection.transport.driver_type}.")
+        waiting = {name: waiting_by_priority(channel, name) for name in queues}
+        messages = [message for name in queues for message in _next(channel, name, waiting[name], limit)]
+        held_total = channel.client.hlen(channel.unacked_key)
+        held = tuple(itertools.islice(_held(channel, queue), limit))
+        bindings = tuple(sorted(_bindings(channel, queue), key=lambda binding: binding.exchange))
+        workers = channel.client.scard(f"{BINDINGS}celery.pidbox")
+    # A delayed task is unacknowledged: without any, no worker need be asked.
+    delayed = _delayed(workers) if held_total else []
+    results, results_total = _results(limit)
+    return XRay(
+        queue=queue,
+        limit=limit,
+        waiting=waiting,
+        messages=tuple(messages),
+        held=held,
+        held_total=held_total,
+        delayed=tuple(delayed[:limit]),
+        delayed_total=len(delayed),
+        results=results,
+        results_total=results_total,
+        bindings=bindings,
+    )
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def _next(channel: Any, queue: str, lengths: dict[int, int], limit: int) -> Iterator[Message]:
+    """Give the next `limit` messages of a queue: list by list, each from its right end."""
+    for priority in lengths:
+        raw = channel.client.lrange(list_key(channel, queue, priority), -limit, -1)
+        yield from (open_message(entry, queue, priority) for entry in reversed(raw))
+        limit -= len(raw)
+        if limit == 0:
+            return
+
+
+def _held(channel: Any, queue: str | None) -> Iterator[Held]:
+    """Give the unacknowledged messages, the oldest first; those of `queue` among the first `MOST_HELD`."""
+    page = 100
+    for start in range(0, MOST_HELD, page):
+        tags = channel.client.zrange(channel.unacked_index_key, start, start + page - 1, withscores=True)
+        if not tags:
+            return
+        entries = channel.client.hmget(channel.unacked_key, [tag for tag, _ in tags])
+        for (_, taken), entry in zip(tags, entries, strict=True):
+            if entry is None:  # acknowledged at this moment
+                continue
+            message, _, routing_key = json.loads(entry)  # the routing key is the queue's name here
+            if queue in (None, routing_key):
+                raw = json.dumps(message).encode()
+                priority = message["properties"].get("priority") or 0
+                yield Held(open_message(raw, routing_key, priority), max(0.0, time.time() - taken))
+
+
+def _bindings(channel: Any, queue: str | None) -> Iterator[Binding]:
+    for key in channel.client.scan_iter(f"{BINDINGS}*", count=1000):
+        for member in channel.client.smembers(key):
+            # Pattern, the middle one, is for exchanges with wildcards.
+            routing_key, _, bound = member.decode().split(channel.sep)
+            if queue in (None, bound):
+                yield Binding(key.decode().removeprefix(BINDINGS), routing_key, bound)
+
+
+def _delayed(workers: int) -> list[Delayed]:
+    """Ask the workers. `workers` is how many are known: when all have answered, it waits no longer."""
+    answers = app.control.inspect(timeout=INSPECT_SECONDS, limit=workers).scheduled() or {}
+    return sorted(
+        (
+            Delayed(worker, entry["request"]["name"], entry["request"]["id"], str(entry["eta"]))
+            for worker, entries in answers.items()
+            for entry in entries
+        ),
+        key=lambda task: task.eta,
+    )
+
+
+def _results(limit: int) -> tuple[tuple[StoredResult, ...], int]:
+    """Return some results, as Redis happens to list them, and the number of keys in their database."""
+    backend: Any = app.backend
+    client = backend.client
+    try:
+        keys = list(itertools.islice(client.scan_iter(f"{RESULTS}*", count=max(limit, 100)), limit))
+        values = client.mget(keys) if keys else []
+        left = [client.pttl(key) for key in keys]
+        total = client.dbsize()
+    except backend.connection_errors as error:
+        raise OperationalError(broker_trouble(error)) from error
+    results = []
+    for value, milliseconds in zip(values, left, strict=True):
+        if value is not None:  # it has not expired at this moment
+            meta = backend.decode(value)
+            expires = milliseconds / 1000 if milliseconds >= 0 else None
+            name, state = meta.get("name"), meta["status"]
+            results.append(StoredResult(meta["task_id"], name, state, meta["result"], expires))
+    return tuple(results), total
+
+
+def open_message(raw: bytes, queue: str, priority: int) -> Message:
+    """Decode a message as it lies in Redis. What cannot be decoded, or should not be, is told in `problem`.
+
+    `raw` is the entry of the list, `queue` and `priority` say which list it is.
+    """
+    try:
+        parts = json.loads(raw)
+        headers, properties = dict(parts["headers"]), dict(parts["properties"])
+        body, content_type = str(parts["body"]), str(parts["content-type"])
+    except (ValueError, TypeError, KeyError):
+        text = raw[:60].decode(errors="replace")
+        return Message(queue, priority, len(raw), {}, {}, problem=f"not a message of Celery: {text!r}")
+    message = Message(queue, priority, len(raw), headers, properties, content_type)
+    try:
+        args, kwargs, embed = _open_body(message, body)
+        return replace(message, args=tuple(args), kwargs=dict(kwargs), embed=dict(embed))
+    except (ValueError, TypeError) as error:
+        return replace(message, problem=f"body not opened: {error}")
+
+
+def _open_body(message: Message, body: str) -> Any:
+    if message.content_type != "application/json":
+        # To open a pickle is to run what its sender wrote.
+        raise ValueError(f"{message.content_type}, {len(body)} characters")
+    if "compression" in message.headers:
+        raise ValueError(f"compressed as {message.headers['compression']}")
+    if message.properties.get("body_encoding") == "base64":
+        return json.loads(base64.b64decode(body, validate=True))
+    return json.loads(body)
+
+
+# --- showing ----------------------------------------------------------------------------------------------
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:  # an id stays whole, so that it can be copied; the last column may be cut
+        table.add_column(column, no_wrap=column != columns[-1])
+    return table
+
+
+def _cut(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _messages(title: str, first: str, rows: list[tuple[str, Message]], total: int) -> Iterator[Table]:
+    """Give a table of messages; `rows` holds what the column `first` says, and the message."""
+    if not rows:
+        return
+    table = _table(_titled(title, rows, total), first, "queue", "task", "id", "arguments")
+    for value, message in rows:
+        notes = [f"retry {message.headers['retries']}"] if message.headers.get("retries") else []
+        notes += [f"not before {message.headers['eta']}"] if message.headers.get("eta") else []
+        arguments = " ".join([message.arguments, *(f"[{note}]" for note in notes)])
+        table.add_row(value, message.queue, _short(message.task), message.id, _cut(arguments))
+    yield table
+
+
+def _titled(title: str, rows: Sized, total: int) -> str:
+    return f"{title}: {total}" if len(rows) == total else f"{title}: {len(rows)} of {total}"
+
+
+def _short(task: str | None) -> str:
+    return (task or "").rpartition(".")[2]

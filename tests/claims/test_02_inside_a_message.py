@@ -1,0 +1,114 @@
+"""What notebook 02 claims about messages, on real processes."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from lab.notebook import events_of
+from lab.sandbox import Sandbox
+from lab.wrong_tasks import check_password, month_name
+from lab.xray import xray
+from settings import RESULT_DATABASE
+from tasks.basic_tasks import add, count_words
+from tests.helper_tasks import type_names
+from tests.waiting import wait_for
+
+WRONG_TASKS = ("--include", "lab.wrong_tasks")
+
+
+class Trap:
+    """An object whose pickle makes a file when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def body_of_the_message(sandbox: Sandbox) -> str:
+    """Return the body of the only message in the queue basic, as it lies in Redis."""
+    [raw] = sandbox.broker.client().lrange("basic", 0, -1)
+    return json.loads(raw)["body"]
+
+
+def test_the_arguments_can_be_read_in_the_queue(sandbox: Sandbox) -> None:
+    """02.1 The arguments lie in the body as JSON in base64: whoever can read the queue can read them."""
+    add.delay(4, b=5)
+    positional, named, _ = json.loads(base64.b64decode(body_of_the_message(sandbox)))
+    assert (positional, named) == ([4], {"b": 5})
+
+
+def test_the_body_is_a_third_longer_than_its_json(sandbox: Sandbox) -> None:
+    """02.2 On Redis the body of a message takes a third more room than its JSON."""
+    count_words.delay("x" * 300_000)
+    body = body_of_the_message(sandbox)
+    assert len(body) / len(base64.b64decode(body)) == pytest.approx(4 / 3, rel=0.001)
+
+
+def test_json_changes_tuples_and_keys(sandbox: Sandbox) -> None:
+    """02.3 JSON turns tuples into lists, and the keys of a dictionary into text."""
+    sandbox.start_worker(["basic"], options=["--include", "tests.helper_tasks,lab.wrong_tasks"])
+    assert type_names.delay((1, 2), {1: "January"}).get(timeout=10) == ["list", "dict of str"]
+    with pytest.raises(KeyError):
+        month_name.delay({1: "January"}, 1).get(timeout=10)
+
+
+def test_some_types_arrive_as_what_they_were(sandbox: Sandbox) -> None:
+    """02.4 A datetime, a Decimal, a UUID and bytes arrive as what they were."""
+    sandbox.start_worker(["basic"], options=["--include", "tests.helper_tasks"])
+    names = type_names.delay(datetime.now(UTC), Decimal("9.90"), UUID(int=1), b"abc").get(timeout=10)
+    assert names == ["datetime", "Decimal", "UUID", "bytes"]
+
+
+def test_a_pickle_is_thrown_away_unopened(sandbox: Sandbox, tmp_path: Path) -> None:
+    """02.5 A worker that accepts JSON only throws a pickle message away unopened, and its result stays
+    PENDING.
+    """
+    worker = sandbox.start_worker(["basic"])
+    result = add.apply_async(args=[Trap(tmp_path / "trap"), 5], serializer="pickle")
+    wait_for("it is refused", lambda: "ContentDisallowed" in worker.log.read_text())
+    assert add.delay(1, 2).get(timeout=10) == 3  # the worker goes on, and nothing else is left to do
+    assert (result.state, (tmp_path / "trap").exists()) == ("PENDING", False)
+    wait_for("nothing is left", lambda: not xray("basic").waiting["basic"] and not xray("basic").held_total)
+
+
+def test_a_worker_that_accepts_pickle_runs_what_is_in_it(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """02.6 A worker that accepts pickle runs what is in a message while it opens it, before any task is
+    called.
+    """
+    monkeypatch.setenv("C_FORCE_ROOT", "1")  # for root, Celery refuses to start such a worker
+    sandbox.start_worker(["basic"], options=['accept_content=(list)["json", "pickle"]'])
+    result = add.apply_async(args=[Trap(tmp_path / "trap"), 5], serializer="pickle")
+    with pytest.raises(ValueError, match="a=None: input should be a valid integer or a valid number"):
+        result.get(timeout=10)
+    assert (tmp_path / "trap").exists()
+
+
+def test_argsrepr_decides_what_events_show(sandbox: Sandbox) -> None:
+    """02.7 `argsrepr` decides which arguments are shown in events and in Flower."""
+    sandbox.start_worker(["basic"], options=WRONG_TASKS)
+    plain = events_of(lambda: check_password.delay("swordfish"))
+    hidden = events_of(lambda: check_password.apply_async(args=["swordfish"], argsrepr="('***',)"))
+    shown = [event["args"] for event in (*plain, *hidden) if event["type"] == "task-received"]
+    assert shown == ["('swordfish',)", "('***',)"]
+    assert "swordfish" not in str(hidden)
+
+
+def test_argsrepr_hides_nothing_else(sandbox: Sandbox) -> None:
+    """02.8 `argsrepr` hides an argument neither in the queue nor, with `result_extended`, in the result
+    backend.
+    """
+    result = check_password.apply_async(args=["swordfish"], argsrepr="('***',)")
+    assert "swordfish" in base64.b64decode(body_of_the_message(sandbox)).decode()
+    sandbox.start_worker(["basic"], options=WRONG_TASKS)
+    result.get(timeout=10)
+    stored = sandbox.broker.client(RESULT_DATABASE).get(f"celery-task-meta-{result.id}")
+    assert json.loads(stored or "")["args"] == ["swordfish"]

@@ -1,0 +1,163 @@
+"""What notebook 03 claims about calling, routing and priorities, on real processes."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.exceptions import QueueNotFound
+from celery.result import AsyncResult
+
+from celery_app import QUEUES
+from lab.sandbox import Sandbox, Worker
+from monitor import get_queue_length
+from tasks.advanced_tasks import prioritized_task
+from tasks.basic_tasks import add, greet, simple_calculation
+from tests.waiting import wait_for
+
+PRIORITIES = (0, 1, 2, 3, 4, 6, 9)
+
+
+def default_app(sandbox: Sandbox, **transport_options: Any) -> Celery:
+    """Return an app with Celery's defaults, on the sandbox's broker."""
+    app = Celery(
+        "default", broker=sandbox.broker.url, backend=sandbox.broker.result_backend, set_as_current=False
+    )
+    app.conf.broker_transport_options = transport_options
+    return app
+
+
+def start(sandbox: Sandbox, *queues: str, **transport_options: Any) -> Worker:
+    """Start a worker that runs one task at a time."""
+    changed = f"broker_transport_options=(dict){json.dumps(transport_options)}"
+    options = ["--concurrency", "1", *([changed] if transport_options else [])]
+    return sandbox.start_worker(queues, options=options)
+
+
+def order(sent: list[AsyncResult]) -> list[str]:
+    """Return the labels of prioritized tasks in the order in which they started."""
+    values = [result.get(timeout=20) for result in sent]
+    return [value["label"] for value in sorted(values, key=lambda value: value["started"])]
+
+
+def send_by(app: Celery, *priorities: int) -> list[AsyncResult]:
+    """Send one prioritized task for each priority, from an app of its own."""
+    return [
+        app.send_task(prioritized_task.name, args=[f"p{number}"], priority=number, queue="advanced")
+        for number in priorities
+    ]
+
+
+def send_three_each() -> list[AsyncResult]:
+    return [
+        prioritized_task.apply_async(args=[f"{queue} {number}"], queue=queue)
+        for queue in ("basic", "advanced")
+        for number in (1, 2, 3)
+    ]
+
+
+def test_a_worker_holds_a_task_with_a_countdown(sandbox: Sandbox) -> None:
+    """03.1 A worker takes a task with a countdown at once, and holds it unacknowledged until its time has
+    come.
+    """
+    start(sandbox, "basic")
+    result = add.apply_async(args=[1, 2], countdown=600)
+    wait_for("the worker takes it", lambda: get_queue_length("basic")["unacknowledged"] == 1)
+    assert (get_queue_length("basic")["waiting"], result.state) == (0, "PENDING")
+    soon = add.apply_async(args=[1, 2], countdown=0.1)
+    assert soon.get(timeout=10) == 3
+    wait_for("only the other is held", lambda: get_queue_length("basic")["unacknowledged"] == 1)
+
+
+def test_an_expired_message_stays_until_a_worker_takes_it(sandbox: Sandbox) -> None:
+    """03.2 A message whose `expires` has passed stays on the queue; the worker that takes it does not run
+    it, and the state becomes REVOKED.
+    """
+    end = datetime.now(UTC) + timedelta(seconds=0.2)
+    result = greet.apply_async(args=["Ada"], expires=end)
+    wait_for("the end of its time", lambda: datetime.now(UTC) > end)
+    assert (get_queue_length("basic")["waiting"], result.state) == (1, "PENDING")
+    worker = start(sandbox, "basic")
+    wait_for("it is revoked", lambda: result.state == "REVOKED")
+    assert f"{result.id}] succeeded" not in worker.log.read_text()
+    wait_for("it is gone", lambda: get_queue_length("basic")["unacknowledged"] == 0)
+
+
+def test_a_misspelled_queue(sandbox: Sandbox) -> None:
+    """03.3 By default a misspelled queue is created; with `task_create_missing_queues=False` the call raises
+    QueueNotFound.
+    """
+    default_app(sandbox).send_task(add.name, args=[1, 2], queue="baisc")
+    assert sandbox.broker.client().llen("baisc") == 1
+    with pytest.raises(QueueNotFound, match="baisc"):
+        add.apply_async(args=[1, 2], queue="baisc")
+    assert sandbox.broker.client().llen("baisc") == 1
+
+
+def test_a_queue_that_no_worker_serves(sandbox: Sandbox) -> None:
+    """03.4 A message on a queue that no worker serves waits, PENDING and without an error."""
+    start(sandbox, "basic")
+    result = add.apply_async(args=[1, 2], queue="realworld")
+    assert add.delay(3, 4).get(timeout=10) == 7  # the worker works
+    assert (get_queue_length("realworld")["waiting"], result.state) == (1, "PENDING")
+    start(sandbox, "realworld")
+    assert result.get(timeout=10) == 3
+
+
+def test_a_pattern_misses_an_explicit_name(sandbox: Sandbox) -> None:
+    """03.5 A route by the pattern `tasks.basic_tasks.*` misses a task with an explicit name, and its message
+    goes to the default queue.
+    """
+    app = default_app(sandbox)
+    app.conf.task_routes = {"tasks.basic_tasks.*": {"queue": "basic"}}
+    app.send_task(add.name, args=[1, 2])
+    app.send_task(simple_calculation.name, args=[1, 2, "add"])
+    broker = sandbox.broker.client()
+    assert (broker.llen("basic"), broker.llen("celery"), "celery" in QUEUES) == (1, 1, False)
+    simple_calculation.delay(1, 2, "add")  # our route, by module
+    assert (broker.llen("basic"), broker.llen("celery")) == (2, 1)
+
+
+def test_zero_is_first_and_the_same_as_two(sandbox: Sandbox) -> None:
+    """03.6 On Redis, priority 0 is served first, and by default 0, 1 and 2 are the same."""
+    sent = send_by(default_app(sandbox), 9, 3, 2, 1, 0)
+    worker = start(sandbox, "advanced", priority_steps=[0, 3, 6, 9])
+    assert order(sent) == ["p2", "p1", "p0", "p3", "p9"]
+    worker.kill()
+
+    ours = [prioritized_task.apply_async(args=[f"p{number}"], priority=number) for number in (9, 2, 1, 0)]
+    start(sandbox, "advanced")
+    assert order(ours) == ["p0", "p1", "p2", "p9"]
+
+
+def test_different_steps_or_separators_strand_messages(sandbox: Sandbox) -> None:
+    """03.7 When sender and worker have different `priority_steps` or `sep`, messages stay in lists that the
+    worker does not read.
+    """
+    ours = [prioritized_task.apply_async(args=[f"p{number}"], priority=number) for number in PRIORITIES]
+    worker = start(sandbox, "advanced", priority_steps=[0, 3, 6, 9])
+    ours[-1].get(timeout=10)  # served last of those that are served
+    assert get_queue_length("advanced")["by_priority"] == {1: 1, 2: 1, 4: 1}
+    worker.kill()
+
+    theirs = send_by(default_app(sandbox, priority_steps=list(range(10)), sep=":"), *PRIORITIES)
+    start(sandbox, "advanced")
+    assert order([*ours, theirs[0]])[-3:] == ["p1", "p2", "p4"]
+    assert [result.state for result in theirs] == ["SUCCESS", *["PENDING"] * 6]
+
+
+def test_queues_are_taken_in_turn(sandbox: Sandbox) -> None:
+    """03.8 A worker with `--queues high,low` does not serve `high` first: it takes from both in turn."""
+    sent = send_three_each()
+    start(sandbox, "basic", "advanced")
+    assert order(sent) == [f"{queue} {number}" for number in (1, 2, 3) for queue in ("basic", "advanced")]
+
+
+def test_queues_in_order(sandbox: Sandbox) -> None:
+    """03.9 With `"queue_order_strategy": "priority"` a worker serves its first queue as long as anything
+    waits there.
+    """
+    sent = send_three_each()
+    start(sandbox, "basic", "advanced", priority_steps=[0, 3, 6, 9], queue_order_strategy="priority")
+    assert order(sent) == [f"{queue} {number}" for queue in ("basic", "advanced") for number in (1, 2, 3)]

@@ -1,0 +1,117 @@
+"""The claims of notebook 04: states that tasks set, and results that stay."""
+
+import json
+from pathlib import Path
+
+import pytest
+import redis
+from celery import Celery
+from celery.result import AsyncResult
+
+from celery_app import app
+from lab.notebook import log_lines
+from lab.sandbox import Sandbox
+from lab.wrong_tasks import fail_by_hand, succeed_too_early
+from settings import RESULT_DATABASE
+from tasks.basic_tasks import add, logged_task, simple_calculation, task_with_progress
+from tests.helper_tasks import mark_and_wait
+from tests.waiting import wait_for
+
+
+@pytest.fixture(autouse=True)
+def worker(sandbox: Sandbox) -> None:
+    sandbox.start_worker(["basic"], options=["--include", "lab.wrong_tasks,tests.helper_tasks"])
+
+
+@pytest.fixture
+def results(sandbox: Sandbox) -> redis.Redis:
+    return sandbox.broker.client(RESULT_DATABASE)
+
+
+def key(result: AsyncResult) -> str:
+    return f"celery-task-meta-{result.id}"
+
+
+def test_a_state_of_ones_own_is_not_final(results: redis.Redis) -> None:
+    """04.1 A state with a name of your own replaces the one before, and `get()` goes on waiting."""
+    result = task_with_progress.delay(total=3, seconds_per_item=0.05)
+    states: list[str] = []
+    value = result.get(timeout=20, on_message=lambda stored: states.append(stored["status"]))
+    assert value == {"total": 3, "status": "done"}
+    assert states == ["STARTED", "PROGRESS", "PROGRESS", "PROGRESS", "SUCCESS"]
+    assert json.loads(results.get(key(result)) or "")["result"] == value
+    assert len(results.keys("*")) == 1
+
+
+def test_success_by_hand_wins(sandbox: Sandbox) -> None:
+    """04.2 A SUCCESS that a task sets by hand is never replaced, neither by its return value nor by its
+    error."""
+    good, bad = succeed_too_early.delay(["1", "2", "3"]), succeed_too_early.delay(["1", "two"])
+    assert "succeeded in" in log_lines(sandbox.worker, good.id)[-1]
+    assert "ValueError" in log_lines(sandbox.worker, bad.id, until="raised")[-1]
+    assert (good.state, good.get(timeout=10)) == ("SUCCESS", {"rows": 3})
+    assert (bad.state, bad.get(timeout=10)) == ("SUCCESS", {"rows": 2})
+
+
+def test_failure_by_hand_cannot_be_read(results: redis.Redis, tmp_path: Path) -> None:
+    """04.3 After a FAILURE set by hand with a dictionary, reading the state raises `ValueError`, and so does
+    a `get()` with which its sender waits for another task."""
+    result = fail_by_hand.delay("no rows")
+    wait_for("the state is stored", lambda: b"FAILURE" in (results.get(key(result)) or b""))
+    with pytest.raises(ValueError, match="must include the exception type"):
+        _ = result.state
+    innocent = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
+    with pytest.raises(ValueError, match="must include the exception type"):
+        innocent.get(timeout=10)
+    (tmp_path / "release").touch()
+    assert innocent.get(timeout=10) == "released"
+    result.forget()
+
+
+def test_a_result_stays_until_it_is_forgotten(results: redis.Redis) -> None:
+    """04.4 `get()` leaves a result in the result backend, until it expires or `forget()` deletes it."""
+    result = add.delay(1, 2)
+    assert [result.get(timeout=10), result.get(timeout=10)] == [3, 3]
+    assert results.ttl(key(result)) > 0
+    result.forget()
+    assert not results.exists(key(result))
+
+
+def test_arguments_are_readable(results: redis.Redis) -> None:
+    """04.5 With `result_extended` the arguments of a task lie readable beside its result."""
+    result = logged_task.delay("my secret")
+    result.get(timeout=10)
+    assert app.conf.result_extended
+    assert json.loads(results.get(key(result)) or "")["args"] == ["my secret"]
+
+
+def test_an_expired_result_is_pending(results: redis.Redis) -> None:
+    """04.6 After its result has expired, a finished task reads PENDING again."""
+    result = add.delay(1, 2)
+    result.get(timeout=10)
+    results.pexpire(key(result), 1)
+    wait_for("it has expired", lambda: not results.exists(key(result)))
+    assert app.AsyncResult(result.id).state == "PENDING"
+
+
+def test_an_ignored_result_is_not_stored(sandbox: Sandbox, results: redis.Redis) -> None:
+    """04.7 With `ignore_result=True` nothing is stored, neither a result nor a failure."""
+    good = simple_calculation.apply_async(args=[2, 8, "multiply"], ignore_result=True)
+    bad = simple_calculation.apply_async(args=[2, 8, "power"], ignore_result=True)
+    log_lines(sandbox.worker, good.id)
+    log_lines(sandbox.worker, bad.id, until="raised")
+    add.delay(1, 1).get(timeout=10)  # what the worker would store of them, it has stored by now
+    assert not results.exists(key(good), key(bad))
+    assert (good.state, bad.state) == ("PENDING", "PENDING")
+
+
+def test_without_a_backend_there_is_no_state(sandbox: Sandbox) -> None:
+    """04.8 Without a result backend a task runs, but `state` raises `AttributeError` and `get()` raises
+    `NotImplementedError`."""
+    bare = Celery("no-backend", broker=sandbox.broker.url, set_as_current=False)
+    result = bare.send_task("tasks.basic_tasks.add", [4, 5], queue="basic")
+    assert "succeeded" in log_lines(sandbox.worker, result.id)[-1]
+    with pytest.raises(AttributeError, match="DisabledBackend"):
+        _ = result.state
+    with pytest.raises(NotImplementedError, match="No result backend"):
+        result.get(timeout=10)

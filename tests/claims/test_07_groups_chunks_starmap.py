@@ -1,0 +1,112 @@
+"""The claims of notebook 07: many tasks at once."""
+
+import pytest
+from celery import chain, chord, group
+from celery.result import AsyncResult
+from kombu.exceptions import EncodeError
+
+from lab.sandbox import Sandbox, Worker
+from lab.wrong_tasks import sum_and_wait, sum_and_wait_by_force
+from monitor import get_queue_length
+from tasks.advanced_tasks import bulk_publish, monitored_task, retry_fixed_delay, time_limited_task
+from tasks.basic_tasks import add
+from tests.helper_tasks import process_id
+from tests.waiting import wait_for
+
+PAIRS = [(number, number) for number in range(20)]
+
+
+def start(sandbox: Sandbox, name: str = "worker") -> Worker:
+    """Start a worker with two slots that knows the tasks of the tests and the wrong ones."""
+    include = ["--include", "tests.helper_tasks,lab.wrong_tasks"]
+    return sandbox.start_worker(["basic", "advanced"], name, options=include)
+
+
+def waiting() -> int:
+    """Return how many messages wait on the queue basic."""
+    return get_queue_length("basic")["waiting"]
+
+
+def test_group_messages(sandbox: Sandbox) -> None:
+    """07.1 A group sends one message for each of its members."""
+    group(add.s(*pair) for pair in PAIRS).delay()
+    assert waiting() == len(PAIRS)
+
+
+def test_chunks_messages(sandbox: Sandbox) -> None:
+    """07.2 `chunks(items, 10)` sends one message for ten items, and gives one list of results per chunk."""
+    result: AsyncResult = add.chunks(PAIRS, 10).apply_async()
+    assert waiting() == 2
+    start(sandbox)
+    assert result.get(timeout=20) == [[2 * n for n in range(10)], [2 * n for n in range(10, 20)]]
+
+
+def test_a_failing_item(sandbox: Sandbox) -> None:
+    """07.3 One failing item of a chunk costs the results of the whole chunk."""
+    start(sandbox)
+    result: AsyncResult = add.chunks([(1, 1), (1, "two"), (3, 3), (4, 4)], 2).apply_async()
+    bad, good = result.get(timeout=20, propagate=False)
+    assert isinstance(bad, ValueError)
+    assert good == [6, 8]
+
+
+def test_starmap_is_one_process(sandbox: Sandbox) -> None:
+    """07.4 `starmap` runs its items one after the other, in one process."""
+    start(sandbox)
+    result: AsyncResult = process_id.starmap([()] * 10).apply_async()
+    pids = result.get(timeout=20)
+    assert (len(pids), len(set(pids))) == (10, 1)
+
+
+def test_limits_and_retries(sandbox: Sandbox) -> None:
+    """07.5 The task's own time limits and retries do not work for the items of `chunks` and `starmap`."""
+    start(sandbox)
+    slow: AsyncResult = time_limited_task.starmap([(1.2,)]).apply_async()
+    starmap: AsyncResult = retry_fixed_delay.starmap([(1, 0.1)]).apply_async()
+    chunk: AsyncResult = retry_fixed_delay.chunks([(1, 0.1)], 1).apply_async()
+    assert retry_fixed_delay.delay(1, 0.1).get(timeout=20) == "the service answered at attempt 2"
+    assert isinstance(starmap.get(timeout=20, propagate=False), ConnectionError)
+    assert isinstance(chunk.get(timeout=20, propagate=False)[0], ConnectionError)
+    assert slow.get(timeout=20) == ["finished in 1.2 s"]  # alone it stops after its limit of 1 s
+
+
+def test_an_error_inside_a_batch(sandbox: Sandbox) -> None:
+    """07.6 An error inside a batch discards the messages of the batch: none of them is sent."""
+    with pytest.raises(EncodeError):
+        bulk_publish(add, [(1, 1), (2, 2), (3, {3}), (4, 4)])
+    assert waiting() == 0
+    bulk_publish(add, [(1, 1), (2, 2)])
+    assert waiting() == 2
+
+
+def test_a_group_of_one(sandbox: Sandbox) -> None:
+    """07.7 In a chain, a group with one member passes on its value, not a list of one."""
+    start(sandbox)
+    flows = [
+        chain(group([add.s(2, 2)]), add.s(1)),
+        chain(group([add.s(2, 2)]), monitored_task.s()),
+        chain(group([add.s(2, 2), add.s(3, 3)]), monitored_task.s()),
+        chord([add.s(2, 2)], monitored_task.s()),
+    ]
+    value, error, two, explicit = [flow.delay().get(timeout=20, propagate=False) for flow in flows]
+    assert value == 5
+    assert "items=4: input should be a valid list" in str(error)
+    assert (two["squares"], explicit["squares"]) == ([16, 36], [16])
+
+
+def test_get_inside_a_task(sandbox: Sandbox) -> None:
+    """07.8 `get()` inside a task raises RuntimeError."""
+    start(sandbox)
+    with pytest.raises(RuntimeError, match=r"Never call result.get\(\) within a task"):
+        sum_and_wait.delay([1, 2, 3]).get(timeout=20)
+
+
+def test_all_slots_wait(sandbox: Sandbox) -> None:
+    """07.9 Tasks that wait for their own parts block a worker when they fill all its slots."""
+    results = [sum_and_wait_by_force.delay([1, 2, 3]) for _ in range(2)]
+    first = start(sandbox, "first")
+    wait_for("both have sent their parts", lambda: waiting() == 6)
+    assert [result.state for result in results] == ["STARTED", "STARTED"]
+    assert "basic_tasks.add[" not in first.log.read_text()  # no part has even been received
+    start(sandbox, "second")  # other slots, and everything moves again
+    assert [result.get(timeout=20) for result in results] == [12, 12]

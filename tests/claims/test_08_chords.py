@@ -1,0 +1,150 @@
+"""The claims of notebook 08: chords, their counter, their failures."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Signature, chord, group
+from celery.exceptions import ChordError
+from celery.result import AsyncResult
+
+from celery_app import app
+from lab.sandbox import Sandbox, Worker
+from lab.wrong_tasks import report_failure_by_id
+from monitor import get_queue_length
+from services.failures import failures_of
+from settings import RESULT_DATABASE
+from tasks.advanced_tasks import mean_temperature, monitored_task, report_failure
+from tasks.basic_tasks import add, greet
+from tests.helper_tasks import mark_and_wait
+from tests.waiting import lines, wait_for
+
+
+def start(sandbox: Sandbox, *queues: str) -> Worker:
+    """Start a worker with two slots that knows the tasks of the tests and the wrong ones."""
+    include = ["--include", "tests.helper_tasks,lab.wrong_tasks"]
+    return sandbox.start_worker(queues or ("basic", "advanced"), options=include)
+
+
+def send(flow: Signature) -> tuple[AsyncResult, Any]:
+    """Send a chord. Return the result of its body, and those of its header."""
+    result = flow.delay()
+    return result, result.parent
+
+
+def test_when_the_body_is_sent(sandbox: Sandbox) -> None:
+    """08.1 The body of a chord is sent when the last header member has ended, and not before."""
+    header = [add.s(1, 1), add.s(2, 2), add.s(3, 3).set(queue="realworld")]
+    result, members = send(chord(header, monitored_task.s()))
+    start(sandbox, "basic")
+    wait_for("two members", lambda: members.completed_count() == 2)
+    assert get_queue_length("advanced") == {"waiting": 0, "unacknowledged": 0, "by_priority": {}}
+    start(sandbox, "realworld")
+    wait_for("the body is sent", lambda: get_queue_length("advanced")["waiting"] == 1)
+    assert members.completed_count() == 3
+    start(sandbox, "advanced")
+    assert result.get(timeout=20)["squares"] == [4, 16, 36]
+
+
+def test_the_counter_expires(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """08.2 The counter of a chord expires after `result_expires`, or `result_chord_expires` if that is set: a
+    header that takes longer never runs its body."""
+    results = sandbox.broker.client(RESULT_DATABASE)
+    usual, usual_members = send(chord([add.s(1, 1), add.s(2, 2)], monitored_task.s()))
+    assert results.ttl(f"celery-taskset-meta-{usual_members.id}.s") in (3599, app.conf.result_expires)
+
+    # The backend of this process has read the setting when it was made; its own value stands for it.
+    monkeypatch.setattr(app.backend, "_chord_expires", 1)
+    late, late_members = send(chord([add.s(1, 1), add.s(2, 2)], monitored_task.s()))
+    counter = f"celery-taskset-meta-{late_members.id}.s"
+    assert 0 < results.pttl(counter) <= 1000
+    wait_for("the counter has expired", lambda: not results.exists(counter))
+
+    worker = start(sandbox)
+    assert usual.get(timeout=20)["squares"] == [4, 16]
+    wait_for("all members", lambda: late_members.successful())
+    monitored_task.delay([1]).get(timeout=20)
+    wait_for("all is done", lambda: not sandbox.broker.client().hlen("unacked"))
+    assert (late.state, late.id in worker.log.read_text()) == ("PENDING", False)
+
+
+def test_when_a_chord_fails(sandbox: Sandbox, tmp_path: Path) -> None:
+    """08.3 A chord fails when its whole header has ended, not at the first failure."""
+    start(sandbox)
+    runs, release = tmp_path / "runs", tmp_path / "release"
+    header = [mark_and_wait.s(str(runs), str(release)), add.s(1, "one")]
+    result, members = send(chord(header, monitored_task.s()))
+    wait_for("one fails", lambda: members[1].state == "FAILURE")
+    wait_for("the other one runs", lambda: lines(runs))
+    add.delay(1, 1).get(timeout=20)
+    assert result.state == "PENDING"
+    release.touch()
+    assert isinstance(result.get(timeout=20, propagate=False), ChordError)
+
+
+def test_the_body_of_a_failed_header(sandbox: Sandbox) -> None:
+    """08.4 If a header member fails, the body never runs: it gets the state FAILURE, with an error that names
+    the member."""
+    worker = start(sandbox)
+    result, members = send(chord([add.s(1, "one"), add.s(2, 2)], monitored_task.s()))
+    error = result.get(timeout=20, propagate=False)
+    monitored_task.delay([1]).get(timeout=20)
+    assert (result.state, result.id in worker.log.read_text()) == ("FAILURE", False)
+    assert f"Dependency {members[0].id} raised ValueError" in str(error)
+
+
+def test_one_call_of_the_error_callback(sandbox: Sandbox) -> None:
+    """08.5 The error callback of a chord's body is called once, however many members fail."""
+    start(sandbox)
+    header = [add.s(1, "one"), add.s(2, "two"), add.s(3, "three"), add.s(4, 4)]
+    result, members = send(chord(header, monitored_task.s().on_error(report_failure.s())))
+    result.get(timeout=20, propagate=False)
+    assert [member.state for member in members].count("FAILURE") == 3
+    assert len(failures_of(result.id)) == 1
+
+
+def test_two_forms_of_error_callback(sandbox: Sandbox) -> None:
+    """08.6 An error callback with the arguments (request, exc, traceback) is called at once, in the worker
+    that notices the failure. One with a single argument is sent as a task."""
+    start(sandbox, "advanced")
+    body = monitored_task.s().on_error(report_failure.s()).on_error(report_failure_by_id.s())
+    result, _ = send(chord([mean_temperature.s("atlantis"), mean_temperature.s("north")], body))
+    result.get(timeout=20, propagate=False)
+    [line] = failures_of(result.id)
+    assert "no such station" in line
+    assert get_queue_length("basic")["waiting"] == 1
+    start(sandbox, "basic")
+    wait_for("the task has run", lambda: failures_of(result.id) == [line, "the state is FAILURE"])
+
+
+def test_a_header_that_ignores_its_results(sandbox: Sandbox) -> None:
+    """08.7 On Redis the header of a chord may ignore its results: the body gets them all the same."""
+    start(sandbox)
+    ignore: dict[str, Any] = {"ignore_result": True}
+    header = [add.s(1, 1).set(**ignore), add.s(2, 2).set(**ignore)]
+    result, members = send(chord(header, monitored_task.s()))
+    assert result.get(timeout=20)["squares"] == [4, 16]
+    assert [member.state for member in members] == ["PENDING", "PENDING"]
+
+
+def test_a_failed_inner_chord(sandbox: Sandbox) -> None:
+    """08.8 If an inner chord of a nested chord fails, the outer body neither runs nor fails: it stays
+    PENDING, and its error callback is not called."""
+    worker = start(sandbox)
+    good = chord([add.s(1, 1), add.s(2, 2)], monitored_task.s())
+    bad = chord([add.s(1, 1), add.s(2, "two")], monitored_task.s().on_error(report_failure.s()))
+    result, members = send(chord([good, bad], greet.si("all").on_error(report_failure.s())))
+    wait_for("both inner bodies", lambda: all(body.ready() for body in members))
+    assert len(failures_of(members[1].id)) == 1  # the callback of the inner body is called
+    wait_for("all is done", lambda: not sandbox.broker.client().hlen("unacked"))
+    assert [get_queue_length(queue)["waiting"] for queue in ("basic", "advanced")] == [0, 0]
+    assert (result.state, failures_of(result.id)) == ("PENDING", [])
+    assert result.id not in worker.log.read_text()
+
+
+def test_a_group_in_a_header(sandbox: Sandbox) -> None:
+    """08.9 A group inside a chord's header is flattened, and the order of its results is not kept."""
+    start(sandbox)
+    pair = group([add.s(1, 1).set(task_id="pair-b"), add.s(2, 2).set(task_id="pair-a")])
+    result, _ = send(chord([pair, add.s(3, 3)], monitored_task.s()))
+    assert result.get(timeout=20)["squares"] == [16, 4, 36]

@@ -1,0 +1,139 @@
+"""The claims of notebook 10, on the tasks that it uses."""
+
+import pytest
+from celery.exceptions import WorkerLostError
+
+from lab.sandbox import Sandbox, Worker
+from lab.wrong_tasks import (
+    acknowledge_early,
+    acknowledge_late,
+    charge_after_check,
+    crash,
+    crash_and_reject,
+    crash_and_retry,
+)
+from services import invoices
+from settings import RESULT_DATABASE
+from tasks.advanced_tasks import idempotent_task
+from tasks.basic_tasks import add, simple_calculation
+from tests.waiting import wait_for
+
+
+def start(sandbox: Sandbox) -> Worker:
+    return sandbox.start_worker(["basic", "advanced"], options=["--include", "lab.wrong_tasks"])
+
+
+def messages(sandbox: Sandbox) -> int:
+    """Return how many messages the broker has, waiting or unacknowledged."""
+    client = sandbox.broker.client()
+    return int(client.llen("basic")) + int(client.hlen("unacked"))
+
+
+def received(worker: Worker, task_id: str) -> int:
+    return worker.log.read_text().count(f"[{task_id}] received")
+
+
+def test_early_acknowledgement_loses(lab_sandbox: Sandbox) -> None:
+    """10.1 With early acknowledgement, a task is lost when its worker is killed: no message is left, and
+    its state never changes again.
+    """
+    worker = start(lab_sandbox)
+    result = acknowledge_early.delay()
+    wait_for("it runs", lambda: result.state == "STARTED")
+    wait_for("it is acknowledged", lambda: messages(lab_sandbox) == 0)
+    worker.kill()
+    start(lab_sandbox)
+    add.delay(1, 1).get(timeout=10)  # the new worker works, and there is nothing else to do
+    wait_for("nothing is left", lambda: messages(lab_sandbox) == 0)
+    assert result.state == "STARTED"
+
+
+def test_late_acknowledgement_repeats(lab_sandbox: Sandbox) -> None:
+    """10.2 With late acknowledgement, the message of a killed worker is delivered again after the
+    visibility timeout.
+    """
+    worker = start(lab_sandbox)
+    result = acknowledge_late.delay()
+    wait_for("it runs", lambda: result.state == "STARTED")
+    worker.kill()
+    assert messages(lab_sandbox) == 1
+    start(lab_sandbox)
+    assert result.get(timeout=30) == "done"  # only a message that was delivered before ends so soon
+
+
+def test_late_is_after_the_end_not_after_success(lab_sandbox: Sandbox) -> None:
+    """10.3 A late-acknowledged task that raises is acknowledged all the same: it runs once, and fails."""
+    worker = start(lab_sandbox)
+    assert simple_calculation.acks_late
+    result = simple_calculation.delay(2, 8, "power")
+    with pytest.raises(ValueError, match="power"):
+        result.get(timeout=10)
+    wait_for("the acknowledgement", lambda: messages(lab_sandbox) == 0)
+    assert (received(worker, result.id), result.state) == (1, "FAILURE")
+
+
+def test_a_task_longer_than_the_visibility_timeout(lab_sandbox: Sandbox) -> None:
+    """10.4 On Redis, a task that takes longer than the visibility timeout is delivered again while it
+    still runs.
+    """
+    worker = start(lab_sandbox)
+    result = acknowledge_late.delay()
+    wait_for("the first run", lambda: result.state == "STARTED")
+    # The first run takes a minute. The second sees that it is delivered again, and ends at once.
+    assert result.get(timeout=30) == "done"
+    assert received(worker, result.id) == 2
+
+
+def test_a_check_and_a_mark_are_not_enough(sandbox: Sandbox) -> None:
+    """10.5 A check before the work and a mark after it do not stop a second delivery: both runs pass the
+    check.
+    """
+    both = [charge_after_check.delay("INV-1001", seconds=2) for _ in range(2)]
+    start(sandbox)
+    assert [result.get(timeout=20) for result in both] == ["charged", "charged"]
+    assert sandbox.broker.client(RESULT_DATABASE).llen("charges") == 2
+
+
+def test_an_atomic_claim_is(sandbox: Sandbox) -> None:
+    """10.6 An atomic claim, such as an insert into a unique column, lets exactly one of several deliveries
+    do the work.
+    """
+    invoices.forget_charges()
+    many = [idempotent_task.delay("INV-1001") for _ in range(20)]
+    start(sandbox)
+    answers = [result.get(timeout=20) for result in many]
+    assert (answers.count("charged"), answers.count("charged before")) == (1, 19)
+
+
+def test_a_killed_child_fails_its_task(sandbox: Sandbox) -> None:
+    """10.7 When a pool child is killed, its late-acknowledged task fails with WorkerLostError and is not
+    delivered again.
+    """
+    worker = start(sandbox)
+    assert crash.acks_late
+    result = crash.delay()
+    with pytest.raises(WorkerLostError):
+        result.get(timeout=30)
+    wait_for("the acknowledgement", lambda: messages(sandbox) == 0)
+    assert received(worker, result.id) == 1
+
+
+def test_a_rejected_poison_message_comes_again_and_again(sandbox: Sandbox) -> None:
+    """10.8 With `reject_on_worker_lost`, a task that kills its child is delivered again without limit."""
+    worker = start(sandbox)
+    result = crash_and_reject.delay()
+    limit = crash_and_reject.max_retries + 1
+    wait_for("more runs than retries", lambda: received(worker, result.id) > limit, seconds=60)
+    assert result.state == "STARTED"
+
+
+def test_a_retried_poison_message_fails_in_the_end(sandbox: Sandbox) -> None:
+    """10.9 With `retry_on_worker_lost`, a task that kills its child runs at most `max_retries` + 1 times,
+    and then fails.
+    """
+    worker = start(sandbox)
+    result = crash_and_retry.delay()
+    with pytest.raises(WorkerLostError):
+        result.get(timeout=60)
+    wait_for("the acknowledgement", lambda: messages(sandbox) == 0)
+    assert received(worker, result.id) == crash_and_retry.max_retries + 1

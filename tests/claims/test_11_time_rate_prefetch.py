@@ -1,0 +1,152 @@
+"""The claims of notebook 11: limits of time and rate, and what a worker takes from its queues."""
+
+from pathlib import Path
+
+from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from celery.result import AsyncResult
+
+from celery_app import app
+from lab.sandbox import Sandbox, Worker
+from tasks.advanced_tasks import rate_limited_task, time_limited_task
+from tasks.basic_tasks import add
+from tests.helper_tasks import hang, mark_and_wait
+from tests.waiting import lines, wait_for
+
+
+def start(sandbox: Sandbox, *options: str, queue: str = "basic", slots: int = 1) -> Worker:
+    include = ["--include", "tests.helper_tasks", "--concurrency", str(slots)]
+    return sandbox.start_worker([queue], options=[*include, *options])
+
+
+def counts(sandbox: Sandbox) -> tuple[int, int]:
+    """Return how many messages wait on the queue basic, and how many are unacknowledged in all queues."""
+    client = sandbox.broker.client()
+    return int(client.llen("basic")), int(client.hlen("unacked"))
+
+
+def occupy(sandbox: Sandbox, room: Path) -> AsyncResult:
+    """Send a task that runs until the file `release` exists, and wait until it runs."""
+    task = mark_and_wait.delay(str(room / "runs"), str(room / "release"))
+    wait_for("the long task runs", lambda: lines(room / "runs"))
+    return task
+
+
+def finished(tasks: list[AsyncResult]) -> int:
+    return sum(task.successful() for task in tasks)
+
+
+def test_soft_and_hard_limit_on_prefork(sandbox: Sandbox, tmp_path: Path) -> None:
+    """11.1 On the prefork pool, the soft time limit raises SoftTimeLimitExceeded inside the task, and the
+    hard one kills the pool child.
+    """
+    start(sandbox)
+    # It writes a line when SoftTimeLimitExceeded is raised, and goes on.
+    deaf = hang.apply_async(args=[str(tmp_path / "told")], soft_time_limit=0.5, time_limit=1)
+    assert isinstance(deaf.get(timeout=30, propagate=False), TimeLimitExceeded)
+    assert lines(tmp_path / "told") == ["told to stop"]
+    polite = mark_and_wait.apply_async(
+        args=[str(tmp_path / "runs"), str(tmp_path / "release")], soft_time_limit=0.5
+    )
+    assert isinstance(polite.get(timeout=30, propagate=False), SoftTimeLimitExceeded)
+
+
+def test_threads_ignore_limits(sandbox: Sandbox) -> None:
+    """11.2 The threads pool ignores both time limits."""
+    start(sandbox, "--pool", "threads", queue="advanced")
+    result = time_limited_task.apply_async(args=[1.5], soft_time_limit=0.3, time_limit=0.6)
+    assert result.get(timeout=15) == "finished in 1.5 s"
+
+
+def test_the_callers_limits_win(sandbox: Sandbox) -> None:
+    """11.3 Time limits that the caller gives win over those of the task."""
+    start(sandbox, queue="advanced", slots=2)
+    longer = time_limited_task.apply_async(args=[1.5], soft_time_limit=60)
+    assert time_limited_task.soft_time_limit == 1
+    assert longer.get(timeout=15) == "finished in 1.5 s"
+
+
+def test_a_hard_limit_below_the_soft_one(sandbox: Sandbox, tmp_path: Path) -> None:
+    """11.4 A hard time limit below the soft one does not fire before the soft one."""
+    start(sandbox, slots=2)
+    below = hang.apply_async(args=[str(tmp_path / "a")], soft_time_limit=60, time_limit=0.5)
+    wait_for("it runs", lambda: below.state == "STARTED")
+    above = hang.apply_async(args=[str(tmp_path / "b")], soft_time_limit=1, time_limit=1.5)
+    assert isinstance(above.get(timeout=30, propagate=False), TimeLimitExceeded)
+    # It began before the other, has the smaller limit, and runs on.
+    assert below.state == "STARTED"
+
+
+def test_a_rate_limit_counts_per_worker(sandbox: Sandbox) -> None:
+    """11.5 A rate limit counts per worker: two workers start twice as many."""
+    queues = ("basic", "advanced")
+    for queue in queues:
+        start(sandbox, queue=queue, slots=2)
+    answers = app.control.rate_limit(rate_limited_task.name, "1/h", reply=True, limit=2, timeout=10)
+    assert len(answers or ()) == 2
+    tasks = {
+        queue: [rate_limited_task.apply_async(args=[number], queue=queue) for number in range(3)]
+        for queue in queues
+    }
+    wait_for("each worker holds the two others", lambda: counts(sandbox) == (0, 4))
+    wait_for("two have run", lambda: sum(map(finished, tasks.values())) == 2)
+    assert [finished(tasks[queue]) for queue in queues] == [1, 1]
+
+
+def test_a_rate_limit_by_remote_control(sandbox: Sandbox) -> None:
+    """11.6 A rate limit that is set by remote control is unknown to workers that start later."""
+    start(sandbox)
+    app.control.rate_limit(rate_limited_task.name, "6/m", reply=True, limit=1, timeout=10)
+    start(sandbox)
+    answers = app.control.inspect(timeout=10, limit=2).registered("rate_limit") or {}
+    told = [line for tasks in answers.values() for line in tasks if rate_limited_task.name in line]
+    assert sorted(line.partition(" ")[2] for line in told) == ["[rate_limit=5/s]", "[rate_limit=6/m]"]
+
+
+def test_a_busy_worker_hoards(sandbox: Sandbox, tmp_path: Path) -> None:
+    """11.7 With a prefetch multiplier of 4, a busy worker holds four messages for each slot, and an idle
+    worker beside it does not get them.
+    """
+    start(sandbox, "--prefetch-multiplier", "4")
+    long = occupy(sandbox, tmp_path)
+    short = [add.delay(number, 1) for number in range(6)]
+    wait_for("the busy worker is full", lambda: counts(sandbox) == (3, 4))
+    start(sandbox)
+    wait_for("the idle worker has done what it got", lambda: counts(sandbox) == (0, 4))
+    assert (finished(short), long.state) == (3, "STARTED")
+    (tmp_path / "release").touch()
+    assert [task.get(timeout=10) for task in short] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_multiplier_of_one_with_late_acknowledgement(sandbox: Sandbox, tmp_path: Path) -> None:
+    """11.8 With late acknowledgement and a prefetch multiplier of 1, a worker holds only the messages that
+    it runs.
+    """
+    start(sandbox, "--prefetch-multiplier", "1")
+    long = occupy(sandbox, tmp_path)
+    short = [add.delay(number, 1) for number in range(6)]
+    start(sandbox)
+    wait_for("the idle worker has done all of them", lambda: counts(sandbox) == (0, 1))
+    assert (finished(short), long.state) == (6, "STARTED")
+    (tmp_path / "release").touch()
+
+
+def test_delayed_tasks_ignore_prefetch(sandbox: Sandbox) -> None:
+    """11.9 Tasks with a countdown or an ETA ignore the prefetch limit: one worker takes them all."""
+    for _ in range(100):
+        add.apply_async(args=[1, 2], countdown=3600)
+    start(sandbox, "--prefetch-multiplier", "1")
+    wait_for("it has taken them all", lambda: counts(sandbox) == (0, 100))
+
+
+def test_a_limit_for_delayed_tasks_stops_all_others(sandbox: Sandbox) -> None:
+    """11.10 When a worker has reached `worker_eta_task_limit`, it takes no other task from its queues
+    either.
+    """
+    start(sandbox, "worker_eta_task_limit=10", slots=2)
+    for _ in range(10):
+        add.apply_async(args=[1, 2], countdown=3600)
+    wait_for("it has reached the limit", lambda: counts(sandbox) == (0, 10))
+    plain = add.delay(1, 2)
+    start(sandbox, queue="advanced")
+    time_limited_task.delay(0.5).get(timeout=10)  # time enough for a worker that would take it
+    assert (plain.state, counts(sandbox)[0]) == ("PENDING", 1)

@@ -1,0 +1,112 @@
+"""The claims of notebook 12: pools. A task that tells its process id says where it ran."""
+
+import contextlib
+from pathlib import Path
+
+import psutil
+import pytest
+from celery.exceptions import TimeoutError
+
+from celery_app import app
+from lab.sandbox import Sandbox, SandboxError, Worker
+from lab.wrong_tasks import crash
+from monitor import get_queue_length
+from tasks.basic_tasks import add
+from tests.helper_tasks import mark_and_wait, process_id
+from tests.waiting import lines, wait_for
+
+POOLS = ["prefork", "threads", "solo"]
+
+
+def start(sandbox: Sandbox, pool: str, *options: str) -> Worker:
+    """Start a worker with this pool that knows the tasks of the tests and the wrong ones."""
+    include = ("--include", "tests.helper_tasks,lab.wrong_tasks")
+    return sandbox.start_worker(["basic"], pool, options=[*include, "--pool", pool, *options])
+
+
+def is_running(worker: Worker) -> bool:
+    """Return whether the worker is still there."""
+    with contextlib.suppress(SandboxError):
+        worker.require_running()
+        return True
+    return False
+
+
+def test_where_a_task_runs(sandbox: Sandbox) -> None:
+    """12.1 On prefork a task runs in a child process. On threads and solo it runs in the worker's own
+    process."""
+    for pool in POOLS:
+        worker = start(sandbox, pool)
+        pid = process_id.delay().get(timeout=20)
+        children = [child.pid for child in psutil.Process(worker.pid).children()]
+        assert pid in (children if pool == "prefork" else [worker.pid])
+        worker.kill()
+
+
+def test_threads_wait_together(sandbox: Sandbox, tmp_path: Path) -> None:
+    """12.2 A threads pool runs as many waiting tasks at the same time as it has threads, in one process."""
+    worker = start(sandbox, "threads", "--concurrency", "8")
+    runs, release = tmp_path / "runs", tmp_path / "release"
+    results = [mark_and_wait.delay(str(runs), str(release)) for _ in range(10)]
+    wait_for("eight run", lambda: len(lines(runs)) == 8)
+    assert get_queue_length("basic")["waiting"] == 2
+    assert set(lines(runs)) == {str(worker.pid)}
+    release.touch()
+    assert [result.get(timeout=20) for result in results] == ["released"] * 10
+
+
+@pytest.mark.parametrize(("pool", "processes"), [("prefork", 3), ("threads", 1), ("solo", 1)])
+def test_children_are_replaced(sandbox: Sandbox, pool: str, processes: int) -> None:
+    """12.3 `--max-tasks-per-child` replaces children on prefork. Threads and solo ignore it without a
+    word."""
+    worker = start(sandbox, pool, "--max-tasks-per-child", "1", "--concurrency", "1")
+    assert len({process_id.delay().get(timeout=20) for _ in range(3)}) == processes
+    assert "WARNING" not in worker.log.read_text()
+
+
+def test_memory_is_looked_at_after_the_task(sandbox: Sandbox) -> None:
+    """12.4 A child above `--max-memory-per-child` finishes its task, and is replaced after it."""
+    start(sandbox, "prefork", "--max-memory-per-child", "1", "--concurrency", "1")
+    first, second = [process_id.delay().get(timeout=20) for _ in range(2)]  # both succeed
+    assert first != second
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_a_crash_costs(sandbox: Sandbox, pool: str) -> None:
+    """12.5 A crash in a task costs the prefork pool one child. It ends a worker on threads or solo, with all
+    its tasks."""
+    worker = start(sandbox, pool)
+    result = crash.delay()
+    if pool == "prefork":
+        assert type(result.get(timeout=30, propagate=False)).__name__ == "WorkerLostError"
+        assert add.delay(1, 1).get(timeout=20) == 2
+        assert is_running(worker)
+    else:
+        wait_for("the worker has ended", lambda: not is_running(worker))
+        assert result.state == "STARTED"
+
+
+def test_solo_runs_one(sandbox: Sandbox, tmp_path: Path) -> None:
+    """12.6 The solo pool runs one task at a time, whatever `--concurrency` says."""
+    start(sandbox, "solo", "--concurrency", "4")
+    runs, release = tmp_path / "runs", tmp_path / "release"
+    first = mark_and_wait.delay(str(runs), str(release))
+    wait_for("it runs", lambda: lines(runs))
+    second = add.delay(1, 1)
+    with pytest.raises(TimeoutError):
+        second.get(timeout=0.5)
+    assert (len(lines(runs)), second.state) == (1, "PENDING")
+    release.touch()
+    assert (first.get(timeout=20), second.get(timeout=20)) == ("released", 2)
+
+
+def test_solo_does_not_answer(sandbox: Sandbox, tmp_path: Path) -> None:
+    """12.7 A solo worker answers no remote control while it runs a task."""
+    runs, release = tmp_path / "runs", tmp_path / "release"
+    start(sandbox, "solo")
+    result = mark_and_wait.delay(str(runs), str(release))
+    wait_for("it runs", lambda: lines(runs))
+    assert app.control.ping(timeout=1) == []
+    release.touch()
+    assert result.get(timeout=20) == "released"
+    assert wait_for("it answers again", lambda: app.control.ping(timeout=1, limit=1))

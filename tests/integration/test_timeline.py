@@ -1,0 +1,369 @@
+"""The timeline tells what workers did: retries, failures, redeliveries, waits; also when events are lost."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import chain, chord, group
+from celery.result import ResultBase
+
+from lab.diagram import diagram
+from lab.sandbox import Sandbox, Worker
+from lab.timeline import Event, Run, Timeline, chart, runs_of
+from settings import ROOT
+from tasks.advanced_tasks import (
+    fetch_data,
+    mean_temperature,
+    process_item,
+    retry_with_backoff,
+    robust_task,
+    summarize,
+)
+from tasks.basic_tasks import add, describe_request, greet
+from tests.helper_tasks import mark_and_wait
+from tests.waiting import lines, wait_for
+
+HELPERS = ["--include", "tests.helper_tasks"]
+
+
+@pytest.fixture
+def worker(sandbox: Sandbox) -> Worker:
+    return sandbox.start_worker(["basic", "advanced"], options=HELPERS)
+
+
+@pytest.fixture
+def timeline(sandbox: Sandbox) -> Iterator[Timeline]:
+    with Timeline() as timeline:
+        yield timeline
+
+
+def in_order(run: Run) -> bool:
+    times = [run.sent, run.received, run.started, run.ended]
+    return None not in times and times == sorted(times)  # type: ignore[type-var]
+
+
+def bar_of(line: str) -> str:
+    return line.split("|")[1]
+
+
+# --- what a run says ---
+
+
+def test_a_run_has_its_task_worker_times_and_outcome(worker: Worker, timeline: Timeline) -> None:
+    result = add.delay(4, 5)
+    [run] = timeline.wait_for(result)
+    assert (run.task_id, run.name, run.outcome) == (result.id, "tasks.basic_tasks.add", "succeeded")
+    assert run.worker.startswith(worker.name)
+    assert in_order(run)
+    assert run.waited is not None
+    assert run.ran is not None
+    assert timeline.runs == [run]
+
+
+def test_each_retry_is_a_run_of_its_own(worker: Worker, timeline: Timeline) -> None:
+    result = retry_with_backoff.delay(failures=2, base_seconds=0.1)
+    runs = timeline.wait_for(result)
+    assert [(run.retries, run.outcome) for run in runs] == [(0, "retried"), (1, "retried"), (2, "succeeded")]
+    assert "ConnectionError" in runs[0].detail
+    assert not any(run.again for run in runs)
+    assert all(in_order(run) for run in runs)
+    text = timeline.text()
+    assert [bar_of(line).strip()[-1] for line in text.splitlines() if "retry_with" in line] == ["R", "R", "S"]
+    assert "retry 2" in text
+
+
+def test_a_failure_says_why(worker: Worker, timeline: Timeline) -> None:
+    [run] = timeline.wait_for(robust_task.delay(failures=1, error="data"))
+    assert run.outcome == "failed"
+    assert "ValueError" in run.detail
+    assert "F failed" in timeline.text()
+
+
+def test_a_countdown_is_waited_for_in_the_worker(worker: Worker, timeline: Timeline) -> None:
+    [run] = timeline.wait_for(add.apply_async((1, 2), countdown=0.5))
+    assert run.started is not None
+    assert run.received is not None
+    assert run.started - run.received > 0.3
+    assert ":::" in timeline.text()
+
+
+def test_a_message_that_nobody_takes_is_only_sent(sandbox: Sandbox, timeline: Timeline) -> None:
+    add.delay(1, 2)
+    [run] = wait_for("its event", lambda: timeline.runs)
+    assert (run.outcome, run.worker, run.waited, run.ran) == ("sent", "", None, None)
+    assert "no worker yet" in timeline.text()
+
+
+def test_two_workers_have_a_part_of_the_chart_each(sandbox: Sandbox, timeline: Timeline) -> None:
+    sandbox.start_worker(["basic"], name="one")
+    sandbox.start_worker(["advanced"], name="two")
+    timeline.wait_for(group(add.s(1, 2), mean_temperature.s("north")).delay())
+    assert {run.worker.partition("@")[0] for run in timeline.runs} == {"sandbox-one", "sandbox-two"}
+    heads = [line.partition("@")[0] for line in timeline.text().splitlines() if line.startswith("sandbox-")]
+    assert heads == ["sandbox-one", "sandbox-two"]
+
+
+def test_a_redelivery_is_a_run_of_its_own(lab_sandbox: Sandbox, tmp_path: Path) -> None:
+    lab_sandbox.start_worker(["basic"], name="first", options=HELPERS)
+    with Timeline() as timeline:
+        result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
+        wait_for("it runs", lambda: [run for run in timeline.runs if run.started])
+        lab_sandbox.worker.kill()
+        lab_sandbox.start_worker(["basic"], name="second", options=HELPERS)
+        wait_for("it runs again", lambda: len(lines(tmp_path / "runs")) == 2, seconds=30)
+        (tmp_path / "release").touch()
+        lost, *others = timeline.wait_for(result)  # on a slow machine it may come more than twice
+    assert (lost.outcome, lost.again, lost.ended) == ("started", False, None)
+    assert all(run.again and run.retries == 0 for run in others)
+    assert "succeeded" in [run.outcome for run in others]
+    text = timeline.text()
+    assert {"? no end seen", "D delivered again"} <= set(text.splitlines()[-2].split("  "))
+    assert text.splitlines()[-1].endswith(f"; {len(others)} delivered again.")
+
+
+def test_one_task_that_runs_twice_at_once_keeps_its_runs_apart(lab_sandbox: Sandbox, tmp_path: Path) -> None:
+    lab_sandbox.start_worker(["basic"], options=HELPERS)
+    with Timeline() as timeline:
+        result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
+        wait_for("it runs twice", lambda: len(lines(tmp_path / "runs")) == 2, seconds=30)
+        (tmp_path / "release").touch()
+        timeline.wait_for(result)
+        runs = wait_for("both end", lambda: timeline.runs if all(run.ended for run in timeline.runs) else [])
+    first, *others = runs
+    assert [run.again for run in runs] == [False, *[True] * len(others)]
+    assert all((first.ran or 0) > (run.ran or 0) for run in others)
+
+
+# --- waiting until it is complete ---
+
+
+def test_waiting_for_a_chord_waits_for_all_its_tasks(worker: Worker, timeline: Timeline) -> None:
+    header = [fetch_data.s(source) | process_item.s() for source in ("north", "south", "east")]
+    runs = timeline.wait_for(chord(header, summarize.s()).delay())
+    assert sorted(run.name.rpartition(".")[2] for run in runs) == [
+        *["fetch_data"] * 3,
+        *["process_item"] * 3,
+        "summarize",
+    ]
+    body = runs[-1]
+    assert body.name.endswith("summarize")
+    assert all((run.started or 0) <= (body.started or 0) for run in runs[:-1])
+
+
+@pytest.mark.parametrize(
+    ("canvas", "ran"),
+    [
+        (add.s(1, 1) | add.s("x") | add.s(1), ["succeeded", "failed"]),
+        (chord([add.s(1, 1), add.s(1, "x")], describe_request.si()), ["failed", "succeeded"]),
+    ],
+    ids=["chain", "chord"],
+)
+def test_what_follows_a_failed_task_is_not_waited_for(
+    worker: Worker, timeline: Timeline, canvas: Any, ran: list[str]
+) -> None:
+    runs = timeline.wait_for(canvas.delay())
+    assert sorted(run.outcome for run in runs) == sorted(ran)
+
+
+def test_a_task_that_does_not_end_is_a_loud_timeout(
+    worker: Worker, timeline: Timeline, tmp_path: Path
+) -> None:
+    result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
+    wait_for("it runs", lambda: [run for run in timeline.runs if run.started])
+    with pytest.raises(
+        TimeoutError, match=f"{result.id} has not ended in time.*STARTED.*started \\(sandbox-"
+    ):
+        timeline.wait_for(result, seconds=0.1)
+    (tmp_path / "release").touch()
+    timeline.wait_for(result.id)
+
+
+def test_an_unknown_id_is_a_loud_timeout(sandbox: Sandbox, timeline: Timeline) -> None:
+    with pytest.raises(TimeoutError, match=r"No event of it was seen.*enable_events"):
+        timeline.wait_for("no-such-id", seconds=0.1)
+    with pytest.raises(TypeError, match="result=None is neither a task id nor"):
+        timeline.wait_for(None)  # type: ignore[arg-type]
+
+
+# --- lost events ---
+
+
+@pytest.fixture
+def events(worker: Worker, timeline: Timeline) -> list[Event]:
+    """Return the real events of one task that was retried once."""
+    # A second between the two runs: without "received", only their order tells them apart.
+    timeline.wait_for(retry_with_backoff.delay(failures=1, base_seconds=1))
+    return timeline.events
+
+
+def test_without_one_kind_of_event_the_others_still_tell(events: list[Event]) -> None:
+    whole = runs_of(events)
+    assert [run.outcome for run in whole] == ["retried", "succeeded"]
+    for lost in ("sent", "received", "started", "succeeded", "retried"):
+        part = runs_of(event for event in events if event["type"] != f"task-{lost}")
+        assert len(part) == 2, lost
+        assert {run.name for run in part} == {"tasks.advanced_tasks.retry_with_backoff"}
+        assert {run.worker for run in part} == {run.worker for run in whole}
+        assert part[-1].outcome == ("started" if lost == "succeeded" else "succeeded")
+
+
+def test_any_subset_of_events_can_be_drawn(events: list[Event]) -> None:
+    for chosen in range(1, 2 ** len(events)):
+        part = [event for number, event in enumerate(events) if chosen >> number & 1]
+        assert "Runs " in chart(runs_of(part), width=60)
+
+
+def test_events_that_arrive_in_another_order_give_the_same_runs(events: list[Event]) -> None:
+    late = [event for event in events if event["type"] == "task-sent"]
+    others = [event for event in events if event["type"] != "task-sent"]
+    assert runs_of(others + late) == runs_of(late + others) == runs_of(events)
+
+
+def test_no_event_at_all_is_told_with_a_remedy(sandbox: Sandbox, timeline: Timeline) -> None:
+    assert timeline.text().startswith("No task event was seen. Do the workers send events?")
+    assert "No task event was seen." in timeline.svg()
+
+
+BROKER_RESTARTS = """
+from lab.notebook import open_sandbox, wait_for
+from lab.timeline import Timeline
+from tasks.basic_tasks import add
+sandbox = open_sandbox()
+with Timeline() as timeline:
+    sandbox.broker.restart()
+    wait_for("it notices", lambda: timeline.gaps)
+    wait_for("events come again", lambda: add.delay(1, 2) and timeline.runs)
+sandbox.close()
+print(timeline.text().splitlines()[-1])
+"""
+
+
+def test_it_goes_on_after_a_restart_of_the_broker_and_says_so(tmp_path: Path) -> None:
+    program = subprocess.run(
+        [sys.executable, "-c", BROKER_RESTARTS], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert program.returncode == 0, program.stderr
+    assert program.stdout.startswith("The connection to the broker was lost (")
+
+
+# --- charts ---
+
+
+def test_thousands_of_tasks_stay_readable(events: list[Event]) -> None:
+    many = [
+        event | {"uuid": f"{number:08x}", "timestamp": event["timestamp"] + number / 1000}
+        for number in range(3000)
+        for event in events
+    ]
+    text = chart(runs_of(many), rows=20)
+    assert len(text.splitlines()) == 20 + 5
+    assert "Runs 6000, tasks 3000: 3000 retried, 3000 succeeded." in text
+    assert "Not drawn: 5980 of these runs. Their median: " in text
+    assert max(map(len, text.splitlines())) <= 110
+
+
+def test_the_picture_has_a_row_for_each_run_and_letters_for_outcomes(
+    worker: Worker, timeline: Timeline
+) -> None:
+    timeline.wait_for(retry_with_backoff.delay(failures=1, base_seconds=0.05))
+    timeline.wait_for(robust_task.delay(failures=1, error="data"))
+    svg = timeline.svg()
+    assert svg.count("retry_with_backoff") == 2
+    for text in ("retry 1", "> R<", "> S<", "> F<", "Runs 3, tasks 2"):
+        assert text in svg, text
+    bundle = timeline._repr_mimebundle_()
+    assert bundle["text/plain"] == timeline.text()
+    assert bundle["image/svg+xml"].startswith("<?xml")
+
+
+def test_learn_timeline_collects_until_ctrl_c(worker: Worker, tmp_path: Path) -> None:
+    svg = tmp_path / "timeline.svg"
+    program = subprocess.Popen(
+        [sys.executable, "-m", "lab.cli", "timeline", "--svg", str(svg)],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stderr
+    assert program.stderr.readline().startswith("Collecting until Ctrl-C")
+    with Timeline() as timeline:
+        timeline.wait_for(add.delay(1, 2))
+    program.send_signal(signal.SIGINT)
+    text, errors = program.communicate(timeout=30)
+    assert (program.returncode, errors) == (0, "")
+    assert "Runs 1, tasks 1: 1 succeeded." in text
+    assert "Runs 1, tasks 1" in svg.read_text()
+
+
+# --- the canvas with its states after it ran ---
+
+
+def ran(canvas: Any) -> ResultBase:
+    """Send a canvas, wait until it has run, and return its whole result."""
+    with Timeline() as timeline:
+        result: ResultBase = canvas.freeze()
+        canvas.delay()
+        timeline.wait_for(result)
+    return result
+
+
+@pytest.mark.parametrize(
+    "canvas",
+    [
+        add.s(1, 2),
+        fetch_data.s("north") | process_item.s(),
+        group(add.s(n, n) for n in range(20)),
+        chord([fetch_data.s(s) | process_item.s() for s in ("north", "south")], summarize.s()),
+        chain(chord([add.s(1, 1), add.s(2, 2)], describe_request.si()), greet.si("Ada")),
+        chain(add.s(1, 2), group(add.s(3), add.s(4) | add.s(5)), describe_request.si()),
+        group(chord([add.s(1, 1), add.s(2, 2)], describe_request.si()), add.s(1, 1) | add.s(2)),
+        chord([add.s(1, 1), add.s(2, 2)], describe_request.si() | greet.si("Ada") | greet.si("Grace")),
+        chain(group(add.s(1, 1), add.s(2, 2)), group(greet.si("Ada"), greet.si("Eve")), greet.si("Bob")),
+        chord([add.s(1, 1)], describe_request.si()),
+        retry_with_backoff.s(failures=1, base_seconds=0.05),
+    ],
+    ids=repr,
+)
+def test_after_a_run_each_task_of_the_same_picture_has_its_state(worker: Worker, canvas: Any) -> None:
+    before = diagram(canvas)
+    after = diagram(canvas, ran(canvas))
+    states = list(after.root.states())
+    assert set(states) == {"SUCCESS"}
+    assert len(states) == len(list(before.root.states()))
+    assert after.mermaid.count('"]:::SUCCESS') + ("more" in after.mermaid) == after.mermaid.count("<br>")
+    assert after.text().replace("  [SUCCESS]", "").replace("  [13 SUCCESS]", "") == before.text()
+
+
+def test_a_failed_step_and_what_follows_it_show_their_state(worker: Worker) -> None:
+    canvas = add.s(1, 1) | add.s("x") | add.s(3)
+    assert list(diagram(canvas, ran(canvas)).root.states()) == ["SUCCESS", "FAILURE", "FAILURE"]
+
+
+def test_a_result_of_another_canvas_is_refused(worker: Worker) -> None:
+    with pytest.raises(ValueError, match=r"has fewer tasks than the canvas. Pass its own, whole one"):
+        diagram(add.s(1, 2) | add.s(3), ran(add.s(1, 2)))
+    with pytest.raises(ValueError, match="has more tasks than the canvas"):
+        diagram(add.s(1, 2), ran(add.s(1, 2) | add.s(3)))
+
+
+def test_learn_diagram_runs_a_typed_canvas(worker: Worker) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "lab.cli",
+        "diagram",
+        "--run",
+        "fetch_data.s('north') | process_item.s()",
+    ]
+    program = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert program.returncode == 0, program.stderr
+    assert "└── process_item.s()  [SUCCESS]" in program.stdout
+    assert "Runs 2, tasks 2: 2 succeeded." in program.stdout
+    assert "n1[\"fetch_data.s('north')<br>SUCCESS\"]:::SUCCESS" in program.stdout
