@@ -19,9 +19,9 @@ if not options.basic_auth and not options.auth:
         password = settings.flower_password.get_secret_value()
     elif address in LOOPBACK:
         password = secrets.token_urlsafe(9)
-        print(f"Log in as {settings.flower_user} with the password of this run: {password}")
+        print(f"Log in as {settings.flower_user} with the password of this run: {password}", flush=True)
     else:
         raise SystemExit(f"--address={address} is open to others: set FLOWER_PASSWORD first.")
     basic_auth = [f"{settings.flower_user}:{password}"]
 
-print(f"Flower: http://{address}:{options.port}")
+print(f"Flower: http://{address}:{options.port}", flush=True)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 GRACE_SECONDS = 15.0
+SUBSCRIBED_AFTER_SECONDS = 0.03
 SERVER_START_SECONDS = 10.0
 
 
@@ -433,9 +434,14 @@ def run_worker(app_name: str, arguments: list[str], tell: int) -> int:
     from celery.bin.worker import worker
     from celery.signals import worker_ready
 
-    def say_ready(**_: object) -> None:
+    def tell_keeper() -> None:
         os.write(tell, b"1")
         os.close(tell)
+
+    def say_ready(sender: Any, **_: object) -> None:
+        # At this signal the worker has not subscribed to remote commands yet. It does so in the first round
+        # of its event loop, and a command that comes together with the confirmation waits for the next one.
+        sender.timer.call_after(SUBSCRIBED_AFTER_SECONDS, tell_keeper)
 
     worker_ready.connect(say_ready, weak=False)
     try:

@@ -3,6 +3,7 @@
 import html
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -266,7 +267,8 @@ def test_the_lines_for_a_redis_of_ones_own_work(copy: Path, environment: dict[st
     port = str(free_port())
     (lines,) = [lines for language, lines in fenced(README) if language == "ini"]
     (copy / ".env").write_text(lines.replace("6379", port))
-    server = Terminal([], f"{get_binary_path()} --port {port} --bind 127.0.0.1 --save ''", room, environment)
+    binary = shlex.quote(str(get_binary_path()))
+    server = Terminal([], f"{binary} --port {port} --bind 127.0.0.1 --save ''", room, environment)
     server.wait_for_output("Ready to accept connections")
     example = Terminal([], "./learn example basic", copy, environment)
     example.end()

@@ -1,6 +1,7 @@
 """What the sandbox promises: private, shared, quick, and nothing left behind."""
 
 import os
+import shlex
 import shutil
 import signal
 import stat
@@ -265,9 +266,8 @@ def test_a_full_disk_is_reported(tmp_path: Path) -> None:
         "from pathlib import Path\nfrom lab.sandbox import Sandbox, SandboxError\n"
         "try:\n Sandbox(folder=Path('/mnt/s')).open()\nexcept SandboxError as error:\n print(error)"
     )
-    script = f"mount -t tmpfs -o size=4k,nr_inodes=3 none /mnt && exec {sys.executable} -c '{code}'".replace(
-        "'/mnt/s'", '"/mnt/s"'
-    )
+    mount = "mount -t tmpfs -o size=4k,nr_inodes=3 none /mnt"
+    script = f"{mount} && exec {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
     program = subprocess.run(
         ["unshare", "-rm", "sh", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30
     )
