@@ -269,11 +269,13 @@ def test_the_lines_for_a_redis_of_ones_own_work(copy: Path, environment: dict[st
     (copy / ".env").write_text(lines.replace("6379", port))
     binary = shlex.quote(str(get_binary_path()))
     server = Terminal([], f"{binary} --port {port} --bind 127.0.0.1 --save ''", room, environment)
-    server.wait_for_output("Ready to accept connections")
-    example = Terminal([], "./learn example basic", copy, environment)
-    example.end()
-    assert f"Broker: redis://127.0.0.1:{port}/5." in example.output
-    server.interrupt()
+    try:
+        server.wait_for_output("Ready to accept connections")
+        example = Terminal([], "./learn example basic", copy, environment)
+        example.end()
+        assert f"Broker: redis://127.0.0.1:{port}/5." in example.output
+    finally:
+        server.interrupt()
     server.end()
 
 
