@@ -35,11 +35,6 @@ def result(value: Any) -> None:
     out.print(f"  [green]->[/] {escape(str(value))}")
 
 
-def warning(text: str) -> None:
-    """Tell what needs attention; on standard error."""
-    err.print(f"[yellow]Note:[/] {escape(text)}")
-
-
 def fail(text: str) -> None:
     """Tell what went wrong; on standard error."""
     err.print(f"[red]Error:[/] {escape(text)}")

@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -206,14 +205,6 @@ class Broker(_Process):
         self.start()
 
 
-@dataclass
-class _Plan:
-    queues: Sequence[str]
-    concurrency: int
-    pool: str
-    profile: str
-
-
 class Sandbox:
     """The shared sandbox of this checkout, with a worker of its own for the time of a `with` block.
 
@@ -235,7 +226,10 @@ class Sandbox:
         profile: str = settings.celery_profile,
         folder: Path | None = None,
     ) -> None:
-        self._plan = _Plan(queues, concurrency, pool, profile)
+        self._queues = queues
+        self._concurrency = concurrency
+        self._pool = pool
+        self._profile = profile
         self._shared = folder is None
         self.folder = folder or settings.sandbox
         self.workers: list[Worker] = []
@@ -271,8 +265,8 @@ class Sandbox:
                     self.folder,
                     status["broker"] or self.connection.ask("start_server")["broker"],
                 )
-            if self._plan.queues:
-                self.start_worker(self._plan.queues)
+            if self._queues:
+                self.start_worker(self._queues)
         except BaseException:
             self.close()
             raise
@@ -316,16 +310,15 @@ class Sandbox:
         `pinned`: it stays when this program ends.
         Raises `SandboxError` with the end of the worker's log.
         """
-        plan = self._plan
         environment = os.environ | {
-            "CELERY_PROFILE": profile or plan.profile,
+            "CELERY_PROFILE": profile or self._profile,
             "SANDBOX_DIR": str(self.folder),
         }
         if self._has_broker:
             environment |= {"CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": ""}
         arguments = [
             *("--queues", ",".join(queues), "--loglevel", "INFO"),
-            *("--concurrency", str(plan.concurrency), "--pool", plan.pool, "--without-mingle"),
+            *("--concurrency", str(self._concurrency), "--pool", self._pool, "--without-mingle"),
             *options,
         ]
         answer = self.connection.ask(
