@@ -108,3 +108,14 @@ def folder() -> Iterator[Path]:
         for process in processes_of(path):
             process.kill()
         shutil.rmtree(path.parent)
+
+
+@pytest.fixture
+def room() -> Iterator[Path]:
+    """Return a folder with a short path: a socket's path may have about 100 characters."""
+    with tempfile.TemporaryDirectory(prefix="learn-") as folder:
+        yield Path(folder)
+        left = processes_of(folder)
+        for process in left:
+            process.kill()
+    assert not left

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
@@ -125,17 +124,6 @@ class Terminal:
     def interrupt(self) -> None:
         """Press Ctrl-C."""
         os.killpg(self.process.pid, signal.SIGINT)
-
-
-@pytest.fixture
-def room() -> Iterator[Path]:
-    """Return a folder with a short path: a socket's path may have about 100 characters."""
-    with tempfile.TemporaryDirectory(prefix="learn-") as folder:
-        yield Path(folder)
-        left = processes_of(folder)
-        for process in left:
-            process.kill()
-    assert not left
 
 
 @pytest.fixture

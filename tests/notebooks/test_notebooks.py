@@ -2,8 +2,6 @@
 
 import os
 import re
-import tempfile
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
@@ -68,17 +66,6 @@ HAPPENED = {
 }
 
 METADATA = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
-
-
-@pytest.fixture
-def room() -> Iterator[Path]:
-    """Return a folder with a short path for the sandbox, the state and the kernel's sockets."""
-    with tempfile.TemporaryDirectory(prefix="learn-nb-") as folder:
-        yield Path(folder)
-        left = processes_of(folder)
-        for process in left:
-            process.kill()
-    assert not left
 
 
 def read(path: Path) -> NotebookNode:
