@@ -1,4 +1,4 @@
-"""What the notebooks share: a sandbox of their own, and the comparison of a prediction with what happened."""
+"""What the notebooks share: a sandbox of their own, and ways to wait for what happens in it."""
 
 import os
 import shutil
@@ -53,14 +53,6 @@ def own_data(sandbox: Sandbox) -> Path:
     os.environ |= {"DATA_DIR": str(data), "STATE_DIR": str(state), "DATABASE_URL": ""}
     os.environ |= {"SMTP_HOST": "", "SMTP_USER": "", "SMTP_PASSWORD": "", "SMTP_STARTTLS": "false"}
     return data
-
-
-def compare(predicted: object, happened: object) -> None:
-    """Print the prediction beside what happened. Capitals do not count, and 3 is the same as "3"."""
-    is_right = str(predicted).strip().casefold() == str(happened).casefold()
-    print(f"You predicted: {predicted}")
-    print(f"What happened: {happened}")
-    print("Right." if is_right else "Not so. Read on to see why.")
 
 
 def wait_for(what: str, look: Callable[[], Value], seconds: float = 15) -> Value:

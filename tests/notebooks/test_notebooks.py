@@ -1,70 +1,79 @@
 """Each notebook runs from top to bottom in a clean kernel, shows what its text says, and leaves nothing."""
 
+import base64
+import io
 import os
 import re
 from copy import deepcopy
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
+from PIL import Image
 from traitlets.config import Config
 
-from lab.notebook import compare
+from lab.prediction import compare, predict
+from lab.timeline import Timeline
 from settings import ROOT
+from tests.claims.test_gate import CLAIM
 from tests.waiting import processes_of, wait_for
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 INDEX = (ROOT / "notebooks" / "README.md").read_text()
 
-# What really happens after each prediction, in the order of the notebook.
-HAPPENED = {
-    "01_first_task": ["PENDING", "PENDING", "sandbox-basic", "1", "here", "before sending"],
-    "02_inside_a_message": [
-        *("about 1000 bytes", "400000", "KeyError", "February"),
-        *("PENDING", "True", "2", "1"),
-    ],
-    "03_calling_routing_priorities": [
-        *("in the worker", "1", "no error", "PENDING", "celery", "2"),
-        *("p0", "p2", "4", "advanced 1", "time_limited_task"),
-    ],
-    "04_states_and_progress": [
-        "PROGRESS",
-        "1",
-        "None",
-        "{'rows': 3}",
-        "SUCCESS",
-        "ValueError",
-        "ValueError",
-        "100",
-        "PENDING",
-        "PENDING",
-        "AttributeError",
-    ],
-    "05_schedules": ["yes", "all", "0", "2", "no", "0", "in the worker", "more than once", "10:00"],
-    "06_chain_group_chord": ["1", "TypeError", "FAILURE", "finished in 0.6 s", "3", "4", "0", "1"],
-    "07_groups_chunks_starmap": [
-        *("100", "10", "10", "5", "1", "finished in 1.3 s", "ConnectionError"),
-        *("0", "0", "ValueError", "RuntimeError", "6"),
-    ],
-    "08_chords": ["1", "PENDING", "PENDING", "1", "1", "[4, 16]", "PENDING", "3"],
-    "09_retries": ["3", "0.8", "4", "fallback", "SUCCESS", "1", "4"],
-    "10_delivery_guarantees": ["never", "2", "1", "2", "2", "FAILURE", "2", "no"],
-    "11_time_rate_prefetch": [
-        *("stopped after 1 s of 1.5 s", "the caller's", "FAILURE", "finished in 1.5 s"),
-        *("2", "4", "2", "100", "wait"),
-    ],
-    "12_pools_and_concurrency": ["2", "1", "2", "1", "yes", "no", "1", "silence"],
-    "13_async_tasks": ["EncodeError", "0", "RuntimeError", "2", "1", "yes", "SUCCESS"],
-    "14_mail_and_images": ["3", "1", "RETRY", "1", "2", "3", "refused", "6", "0"],
-    "15_import_export_reports": [
-        *("483", "0", "5", "ValueError", "'", "FAILURE"),
-        *("after the last batch", "0", "about the same"),
-    ],
+
+class Lesson(NamedTuple):
+    """What a notebook holds: how many cells, claims and pictures, and what happens after each prediction."""
+
+    cells: int
+    claims: int
+    pictures: int
+    happened: str
+
+
+LESSONS = {
+    "01_first_task": Lesson(52, 0, 0, "PENDING | PENDING | sandbox-basic | 1 | here | before sending"),
+    "02_inside_a_message": Lesson(
+        *(65, 8, 0),
+        "about 1000 bytes | 400000 | KeyError | February | PENDING | True | 2 | 1",
+    ),
+    "03_calling_routing_priorities": Lesson(
+        *(78, 9, 0),
+        "in the worker | 1 | no error | PENDING | celery | 2 | p0 | p2 | 4 | advanced 1 | time_limited_task",
+    ),
+    "04_states_and_progress": Lesson(
+        *(68, 8, 0),
+        "PROGRESS | 1 | None | {'rows': 3} | SUCCESS | ValueError | ValueError | 100"
+        " | PENDING | PENDING | AttributeError",
+    ),
+    "05_schedules": Lesson(58, 7, 0, "yes | all | 0 | 2 | no | 0 | in the worker | more than once | 10:00"),
+    "06_chain_group_chord": Lesson(56, 0, 0, "1 | TypeError | FAILURE | finished in 0.6 s | 3 | 4 | 0 | 1"),
+    "07_groups_chunks_starmap": Lesson(
+        *(79, 9, 0),
+        "100 | 10 | 10 | 5 | 1 | finished in 1.3 s | ConnectionError | 0 | 0 | ValueError | RuntimeError | 6",
+    ),
+    "08_chords": Lesson(59, 9, 0, "1 | PENDING | PENDING | 1 | 1 | [4, 16] | PENDING | 3"),
+    "09_retries": Lesson(63, 0, 0, "3 | 0.8 | 4 | fallback | SUCCESS | 1 | 4"),
+    "10_delivery_guarantees": Lesson(64, 9, 0, "never | 2 | 1 | 2 | 2 | FAILURE | 2 | no"),
+    "11_time_rate_prefetch": Lesson(
+        *(68, 10, 0),
+        "stopped after 1 s of 1.5 s | the caller's | FAILURE | finished in 1.5 s | 2 | 4 | 2 | 100 | wait",
+    ),
+    "12_pools_and_concurrency": Lesson(41, 7, 0, "2 | 1 | 2 | 1 | yes | no | 1 | silence"),
+    "13_async_tasks": Lesson(53, 7, 0, "EncodeError | 0 | RuntimeError | 2 | 1 | yes | SUCCESS"),
+    "14_mail_and_images": Lesson(72, 0, 0, "3 | 1 | RETRY | 1 | 2 | 3 | refused | 6 | 0"),
+    "15_import_export_reports": Lesson(
+        *(74, 0, 0),
+        "483 | 0 | 5 | ValueError | ' | FAILURE | after the last batch | 0 | about the same",
+    ),
 }
 
+EMPTY_CHART = Timeline().svg()
+WIDGET = "application/vnd.jupyter.widget-view+json"
 METADATA = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
 
 
@@ -104,13 +113,46 @@ def printed(cell: NotebookNode) -> str:
     return "".join(output.text for output in cell.outputs if output.output_type == "stream")
 
 
+def choices_of(cell: NotebookNode) -> list[str]:
+    """Return the choices of the prediction that a cell has asked for; none if the learner types it."""
+    [text] = [output.data["text/plain"] for output in cell.outputs if WIDGET in output.get("data", ())]
+    choices = text.splitlines()[0].removeprefix("Your prediction:")
+    return [choice.strip() for choice in choices.split(" | ")] if choices else []
+
+
+def pictures_of(cell: NotebookNode) -> list[str]:
+    """Return the mime types of the pictures that a cell shows, after a check that none is empty."""
+    found = []
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if chart := data.get("image/svg+xml"):
+            assert chart.count('<g id="patch_') > EMPTY_CHART.count('<g id="patch_'), cell.source
+            found.append("image/svg+xml")
+        if canvas := data.get("text/vnd.mermaid"):
+            assert re.search(r'^ +n\d+\["', canvas, re.MULTILINE), cell.source
+            found.append("text/vnd.mermaid")
+        for kind in ("image/png", "image/jpeg"):
+            if data.get(kind):
+                image = Image.open(io.BytesIO(base64.b64decode(data[kind])))
+                assert len(set(image.convert("RGB").resize((64, 64)).getdata())) > 1, cell.source
+                found.append(kind)
+    return found
+
+
 def wait_until_nothing_runs(room: Path) -> None:
     """Wait until the kernel and the sandbox of this folder have ended."""
     wait_for(f"the end of all processes of {room}", lambda: not processes_of(room))
 
 
 def test_no_notebook_is_missing():
-    assert [path.stem for path in NOTEBOOKS] == list(HAPPENED)
+    assert [path.stem for path in NOTEBOOKS] == list(LESSONS)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_cell_and_no_claim_is_missing(path: Path):
+    cells = read(path).cells
+    claims = [claim for cell in cells for claim in CLAIM.findall(cell.source)]
+    assert (len(cells), len(claims)) == LESSONS[path.stem][:2]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -137,15 +179,21 @@ def test_the_notebook_runs_and_shows_what_it_says(path: Path, room: Path):
     execute(notebook, room)
     wait_until_nothing_runs(room)
 
-    cells = code_cells(notebook)
+    lesson, cells = LESSONS[path.stem], code_cells(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     errors = [output for cell in cells for output in cell.outputs if output.get("name") == "stderr"]
     assert errors == []
     comparisons = [printed(cell) for cell in cells if "compare(" in cell.source]
     happened = [re.findall(r"^What happened: (.*)", text, re.MULTILINE) for text in comparisons]
-    assert happened == [[value] for value in HAPPENED[path.stem]]
-    # The predictions in the notebooks are common mistakes: nobody is told the answer before the run.
-    assert all("Not so." in text for text in comparisons)
+    assert happened == [[value] for value in lesson.happened.split(" | ")]
+    # Nobody has predicted for the learner, and every right answer can be given.
+    assert all("You predicted: nothing" in text for text in comparisons)
+    asked = [choices_of(cell) for cell in cells if "predict(" in cell.source]
+    assert len(asked) == len(happened)
+    for choices, [value] in zip(asked, happened, strict=True):
+        assert not choices or (len(choices) > 1 and choices.count(value) == 1), (choices, value)
+    pictures = [kind for cell in cells for kind in pictures_of(cell)]
+    assert len(pictures) == lesson.pictures
 
 
 def test_a_notebook_that_was_left_in_the_middle_runs_again_in_the_same_kernel(room: Path):
@@ -155,7 +203,7 @@ def test_a_notebook_that_was_left_in_the_middle_runs_again_in_the_same_kernel(ro
     execute(notebook, room)
     wait_until_nothing_runs(room)
     happened = re.findall(r"^What happened: (.*)", "".join(map(printed, cells)), re.MULTILINE)
-    assert happened == HAPPENED[NOTEBOOKS[0].stem]
+    assert happened == LESSONS[NOTEBOOKS[0].stem].happened.split(" | ")
 
 
 def test_a_notebook_leaves_the_broker_of_the_settings_alone(room: Path):
@@ -183,7 +231,28 @@ def test_nothing_is_left_after(end: str, error: type[Exception], room: Path):
     wait_until_nothing_runs(room)
 
 
-@pytest.mark.parametrize(("predicted", "verdict"), [("3", "Right."), (3, "Right."), (4, "Not so.")])
+@pytest.mark.parametrize(
+    ("predicted", "verdict"),
+    [("3", "Right."), (3, "Right."), (4, "Not so."), ("", "Next time, predict first.")],
+)
 def test_a_prediction_is_compared_with_what_happened(predicted: object, verdict: str, capsys):
     compare(predicted, 3)
     assert verdict in capsys.readouterr().out
+
+
+def test_a_prediction_is_a_widget_and_a_text(capsys):
+    prediction = predict(1, 3)
+    capsys.readouterr()
+    shown = prediction._repr_mimebundle_()
+    assert WIDGET in shown
+    assert shown["text/plain"].startswith("Your prediction: 1 | 3\n")
+    prediction.field.value = "3"  # what a click does
+    compare(prediction, 3)
+    assert capsys.readouterr().out == "You predicted: 3\nWhat happened: 3\nRight.\n"
+
+
+def test_a_prediction_may_be_typed(capsys):
+    prediction = predict()
+    prediction.field.value = " Ada"
+    compare(prediction, "ada")
+    assert "Right." in capsys.readouterr().out
