@@ -217,10 +217,17 @@ def run(command: tuple[str, ...]) -> None:
 @learn.command(context_settings=PASS_ON)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def notebooks(arguments: tuple[str, ...]) -> None:
-    """Open JupyterLab on the notebooks, with the sandbox running."""
+    """Open JupyterLab on the notebooks, with a live view beside them and the sandbox running."""
+    from lab.jupyter import prepare
+
     os.chdir(ROOT)
     as_root = ("--allow-root",) if os.geteuid() == 0 else ()  # in containers; Jupyter asks for it
-    run.callback(("jupyter", "lab", "notebooks", *as_root, *arguments))  # type: ignore[misc]
+    layout = prepare(settings.state_dir / "jupyter")
+    own = str(ROOT / "lab" / "jupyter_config")
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
+        [own, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    )
+    run.callback(("jupyter", "lab", "notebooks", *as_root, *layout, *arguments))  # type: ignore[misc]
 
 
 @learn.command(context_settings=PASS_ON)

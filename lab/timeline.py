@@ -165,7 +165,7 @@ class Timeline:
 
     def svg(self, rows: int = MOST_ROWS) -> str:
         """Return the chart as an SVG image, with at most `rows` runs."""
-        return _svg(self.runs, rows)
+        return svg_chart(self.runs, rows)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"text/plain": self.text(), "image/svg+xml": self.svg()}
@@ -414,7 +414,8 @@ def _counts(runs: Sequence[Run]) -> str:
     return f"Runs {len(runs)}, tasks {tasks}: {told}" + (f"; {again} delivered again." if again else ".")
 
 
-def _svg(runs: Sequence[Run], rows: int) -> str:
+def svg_chart(runs: Sequence[Run], rows: int = MOST_ROWS) -> str:
+    """Draw runs as an SVG image, at most `rows` of them, and count all of them."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch

@@ -252,3 +252,51 @@ async def wait_on_the_loop(self: Task, seconds: float) -> dict[str, Any]:
         raise
     loop = id(asyncio.get_running_loop())
     return {"id": self.request.id, "pid": os.getpid(), "loop": loop, "started": started, "ended": time.time()}
+
+
+# --- Retries -------------------------------------------------------------------------------------------
+
+
+@app.task(bind=True, base=Task)  # Celery's own task class, with the defaults of Celery
+def retry_by_default(self: Task, failures: int) -> str:
+    """Call a simulated service that is away for the first `failures` tries.
+
+    Wrong: no countdown. Celery's default is a wait of 180 seconds before each retry.
+    """
+    try:
+        return simulate_service(self.request.retries + 1, failures)
+    except ConnectionError as error:
+        raise self.retry(exc=error) from error
+
+
+@app.task(bind=True, max_retries=1)
+def retry_without_error(self: Task, failures: int) -> str:
+    """Call a simulated service, with one retry.
+
+    Wrong: no `exc`. When the retries are used up, the caller is not told what went wrong.
+    """
+    try:
+        return simulate_service(self.request.retries + 1, failures)
+    except ConnectionError as error:
+        raise self.retry(countdown=0.1) from error
+
+
+@app.task(bind=True, autoretry_for=(ConnectionError,), retry_backoff=1, max_retries=5)
+def retry_after_one_second(self: Task, failures: int) -> str:
+    """Call a simulated service, and wait 1, 2, 4 … seconds before the retries.
+
+    Wrong, if somebody counts on the first second. `autoretry_task` says what it does.
+    """
+    return simulate_service(self.request.retries + 1, failures)
+
+
+# --- Large arguments -----------------------------------------------------------------------------------
+
+
+@app.task
+def count_bytes(picture: bytes) -> int:
+    """Return the size of a picture.
+
+    Wrong: the picture itself travels through the broker. Send the path of its file.
+    """
+    return len(picture)

@@ -16,6 +16,7 @@ import pytest
 
 from lab.sandbox import Sandbox
 from tests.local_engine import docker_fixtures, local_fixtures, project_fixtures
+from tests.newcomer import copy_project, environment_of_a_newcomer
 from tests.waiting import processes_of, wait_for, wait_until_gone
 
 COUNTS = Path(__file__).with_name("counts.json")
@@ -119,3 +120,19 @@ def room() -> Iterator[Path]:
         for process in left:
             process.kill()
     assert not left
+
+
+# --- a newcomer's checkout ---
+
+
+@pytest.fixture
+def copy(room: Path) -> Path:
+    """Return a copy of this project that has our packages."""
+    copy_project(room / "copy")
+    return room / "copy"
+
+
+@pytest.fixture
+def environment(room: Path) -> dict[str, str]:
+    """Return the environment of a new user, with an empty home."""
+    return environment_of_a_newcomer(room)

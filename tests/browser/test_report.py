@@ -18,10 +18,9 @@ from services.database import engine, migrate
 from services.reports import generate_report
 from services.tables import import_csv
 from settings import ROOT, settings
+from tests.browser.chromium import FLAGS, needs_chromium
 
-pytestmark = pytest.mark.skipif(
-    not shutil.which("chromium"), reason="chromium is not installed: apt install chromium"
-)
+pytestmark = needs_chromium
 
 BAR_COLOUR = (0x2F, 0x6F, 0x4F)
 
@@ -55,8 +54,7 @@ def visit(page: Path) -> Visit:
     """Open a page in headless Chromium."""
     folder = page.parent
     command = [
-        *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        *("chromium", *FLAGS),
         "--host-resolver-rules=MAP * ~NOTFOUND",  # what asks for an address outside does not get there
         f"--user-data-dir={folder / 'profile'}",
         *("--window-size=900,2600", "--hide-scrollbars", "--force-device-scale-factor=1"),

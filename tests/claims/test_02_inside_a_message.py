@@ -8,6 +8,9 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from celery import Celery
+from kombu.exceptions import ContentDisallowed
+from kombu.serialization import dumps, loads, prepare_accept_content
 
 from lab.notebook import events_of
 from lab.sandbox import Sandbox
@@ -51,8 +54,18 @@ def test_the_body_is_a_third_longer_than_its_json(sandbox: Sandbox) -> None:
     assert len(body) / len(base64.b64decode(body)) == pytest.approx(4 / 3, rel=0.001)
 
 
+def test_a_small_message_takes_about_a_thousand_bytes(sandbox: Sandbox) -> None:
+    """02.3 A message takes about 1,000 bytes, however small its arguments are."""
+    add.delay(4, 5)
+    default_app = Celery("default", broker=sandbox.broker.url, set_as_current=False)
+    default_app.send_task("tasks.basic_tasks.periodic_task")  # no arguments, and Celery's defaults
+    broker = sandbox.broker.client()
+    for queue in ("basic", "celery"):
+        assert len(broker.lrange(queue, 0, 0)[0]) == pytest.approx(1000, rel=0.15)
+
+
 def test_json_changes_tuples_and_keys(sandbox: Sandbox) -> None:
-    """02.3 JSON turns tuples into lists, and the keys of a dictionary into text."""
+    """02.4 JSON turns tuples into lists, and the keys of a dictionary into text."""
     sandbox.start_worker(["basic"], options=["--include", "tests.helper_tasks,lab.wrong_tasks"])
     assert type_names.delay((1, 2), {1: "January"}).get(timeout=10) == ["list", "dict of str"]
     with pytest.raises(KeyError):
@@ -60,14 +73,22 @@ def test_json_changes_tuples_and_keys(sandbox: Sandbox) -> None:
 
 
 def test_some_types_arrive_as_what_they_were(sandbox: Sandbox) -> None:
-    """02.4 A datetime, a Decimal, a UUID and bytes arrive as what they were."""
+    """02.5 A datetime, a Decimal, a UUID and bytes arrive as what they were."""
     sandbox.start_worker(["basic"], options=["--include", "tests.helper_tasks"])
     names = type_names.delay(datetime.now(UTC), Decimal("9.90"), UUID(int=1), b"abc").get(timeout=10)
     assert names == ["datetime", "Decimal", "UUID", "bytes"]
 
 
+def test_apply_does_not_show_what_json_changes(sandbox: Sandbox) -> None:
+    """02.6 `apply()` runs a task without a message, so it does not show what JSON changes."""
+    assert month_name.apply(args=({1: "January"}, 1)).get() == "January"
+    assert sandbox.broker.client().llen("basic") == 0
+    month_name.delay({1: "January"}, 1)
+    assert [message.args for message in xray("basic").messages] == [({"1": "January"}, 1)]
+
+
 def test_a_pickle_is_thrown_away_unopened(sandbox: Sandbox, tmp_path: Path) -> None:
-    """02.5 A worker that accepts JSON only throws a pickle message away unopened, and its result stays
+    """02.7 A worker that accepts JSON only throws a pickle message away unopened, and its result stays
     PENDING.
     """
     worker = sandbox.start_worker(["basic"])
@@ -81,7 +102,7 @@ def test_a_pickle_is_thrown_away_unopened(sandbox: Sandbox, tmp_path: Path) -> N
 def test_a_worker_that_accepts_pickle_runs_what_is_in_it(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """02.6 A worker that accepts pickle runs what is in a message while it opens it, before any task is
+    """02.8 A worker that accepts pickle runs what is in a message while it opens it, before any task is
     called.
     """
     monkeypatch.setenv("C_FORCE_ROOT", "1")  # for root, Celery refuses to start such a worker
@@ -92,8 +113,21 @@ def test_a_worker_that_accepts_pickle_runs_what_is_in_it(
     assert (tmp_path / "trap").exists()
 
 
+def test_celery_accepts_json_only_by_default() -> None:
+    """02.9 By default Celery accepts JSON only: a program must name pickle in `accept_content` to accept
+    it.
+    """
+    app = Celery("default", set_as_current=False)
+    content_type, encoding, data = dumps([4, 5], "pickle")
+    with pytest.raises(ContentDisallowed):
+        loads(data, content_type, encoding, accept=prepare_accept_content(app.conf.accept_content))
+    app.conf.accept_content = ["json", "pickle"]
+    accepted = prepare_accept_content(app.conf.accept_content)
+    assert loads(data, content_type, encoding, accept=accepted) == [4, 5]
+
+
 def test_argsrepr_decides_what_events_show(sandbox: Sandbox) -> None:
-    """02.7 `argsrepr` decides which arguments are shown in events and in Flower."""
+    """02.10 `argsrepr` decides which arguments are shown in events and in Flower."""
     sandbox.start_worker(["basic"], options=WRONG_TASKS)
     plain = events_of(lambda: check_password.delay("swordfish"))
     hidden = events_of(lambda: check_password.apply_async(args=["swordfish"], argsrepr="('***',)"))
@@ -103,7 +137,7 @@ def test_argsrepr_decides_what_events_show(sandbox: Sandbox) -> None:
 
 
 def test_argsrepr_hides_nothing_else(sandbox: Sandbox) -> None:
-    """02.8 `argsrepr` hides an argument neither in the queue nor, with `result_extended`, in the result
+    """02.11 `argsrepr` hides an argument neither in the queue nor, with `result_extended`, in the result
     backend.
     """
     result = check_password.apply_async(args=["swordfish"], argsrepr="('***',)")

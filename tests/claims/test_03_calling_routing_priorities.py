@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from celery.result import AsyncResult
 
 from celery_app import QUEUES
 from lab.sandbox import Sandbox, Worker
-from monitor import get_queue_length
+from lab.xray import xray
+from monitor import get_queue_length, get_worker_stats, purge_queue
 from tasks.advanced_tasks import prioritized_task
 from tasks.basic_tasks import add, greet, simple_calculation
-from tests.waiting import wait_for
+from tests.helper_tasks import mark_and_wait
+from tests.waiting import lines, wait_for
 
 PRIORITIES = (0, 1, 2, 3, 4, 6, 9)
 
@@ -28,10 +31,11 @@ def default_app(sandbox: Sandbox, **transport_options: Any) -> Celery:
     return app
 
 
-def start(sandbox: Sandbox, *queues: str, **transport_options: Any) -> Worker:
+def start(sandbox: Sandbox, *queues: str, include: str = "", **transport_options: Any) -> Worker:
     """Start a worker that runs one task at a time."""
     changed = f"broker_transport_options=(dict){json.dumps(transport_options)}"
-    options = ["--concurrency", "1", *([changed] if transport_options else [])]
+    options = ["--concurrency", "1", *(["--include", include] if include else [])]
+    options += [changed] if transport_options else []
     return sandbox.start_worker(queues, options=options)
 
 
@@ -70,8 +74,18 @@ def test_a_worker_holds_a_task_with_a_countdown(sandbox: Sandbox) -> None:
     wait_for("only the other is held", lambda: get_queue_length("basic")["unacknowledged"] == 1)
 
 
+def test_llen_and_purge_do_not_reach_a_task_with_a_countdown(sandbox: Sandbox) -> None:
+    """03.2 Neither `LLEN` nor `purge` reaches a task with a countdown that a worker holds."""
+    worker = start(sandbox, "basic")
+    add.apply_async(args=[1, 2], countdown=600)
+    wait_for("the worker takes it", lambda: get_queue_length("basic")["unacknowledged"] == 1)
+    assert (sandbox.broker.client().llen("basic"), purge_queue("basic")) == (0, 0)
+    worker.kill()
+    assert get_queue_length("basic")["unacknowledged"] == 1
+
+
 def test_an_expired_message_stays_until_a_worker_takes_it(sandbox: Sandbox) -> None:
-    """03.2 A message whose `expires` has passed stays on the queue; the worker that takes it does not run
+    """03.3 A message whose `expires` has passed stays on the queue; the worker that takes it does not run
     it, and the state becomes REVOKED.
     """
     end = datetime.now(UTC) + timedelta(seconds=0.2)
@@ -84,8 +98,28 @@ def test_an_expired_message_stays_until_a_worker_takes_it(sandbox: Sandbox) -> N
     wait_for("it is gone", lambda: get_queue_length("basic")["unacknowledged"] == 0)
 
 
+def test_a_countdown_travels_as_a_moment(sandbox: Sandbox) -> None:
+    """03.4 A countdown travels as `eta`: a moment in UTC, computed by the clock of the caller."""
+    before = datetime.now(UTC)
+    add.apply_async(args=[1, 2], countdown=60)
+    after = datetime.now(UTC)
+    [message] = xray("basic").messages
+    eta = datetime.fromisoformat(message.headers["eta"])
+    minute = timedelta(seconds=60)
+    assert (before + minute <= eta <= after + minute, eta.utcoffset()) == (True, timedelta(0))
+
+
+def test_a_negative_countdown_means_now(sandbox: Sandbox) -> None:
+    """03.5 Celery takes a negative countdown for "now"; the app of this repository refuses it."""
+    start(sandbox, "basic")
+    result = default_app(sandbox).send_task(add.name, args=[1, 2], countdown=-600, queue="basic")
+    assert result.get(timeout=10) == 3
+    with pytest.raises(ValueError, match="countdown=-600"):
+        add.apply_async(args=[1, 2], countdown=-600)
+
+
 def test_a_misspelled_queue(sandbox: Sandbox) -> None:
-    """03.3 By default a misspelled queue is created; with `task_create_missing_queues=False` the call raises
+    """03.6 By default a misspelled queue is created; with `task_create_missing_queues=False` the call raises
     QueueNotFound.
     """
     default_app(sandbox).send_task(add.name, args=[1, 2], queue="baisc")
@@ -96,7 +130,7 @@ def test_a_misspelled_queue(sandbox: Sandbox) -> None:
 
 
 def test_a_queue_that_no_worker_serves(sandbox: Sandbox) -> None:
-    """03.4 A message on a queue that no worker serves waits, PENDING and without an error."""
+    """03.7 A message on a queue that no worker serves waits, PENDING and without an error."""
     start(sandbox, "basic")
     result = add.apply_async(args=[1, 2], queue="realworld")
     assert add.delay(3, 4).get(timeout=10) == 7  # the worker works
@@ -106,7 +140,7 @@ def test_a_queue_that_no_worker_serves(sandbox: Sandbox) -> None:
 
 
 def test_a_pattern_misses_an_explicit_name(sandbox: Sandbox) -> None:
-    """03.5 A route by the pattern `tasks.basic_tasks.*` misses a task with an explicit name, and its message
+    """03.8 A route by the pattern `tasks.basic_tasks.*` misses a task with an explicit name, and its message
     goes to the default queue.
     """
     app = default_app(sandbox)
@@ -120,7 +154,7 @@ def test_a_pattern_misses_an_explicit_name(sandbox: Sandbox) -> None:
 
 
 def test_zero_is_first_and_the_same_as_two(sandbox: Sandbox) -> None:
-    """03.6 On Redis, priority 0 is served first, and by default 0, 1 and 2 are the same."""
+    """03.9 On Redis, priority 0 is served first, and by default 0, 1 and 2 are the same."""
     sent = send_by(default_app(sandbox), 9, 3, 2, 1, 0)
     worker = start(sandbox, "advanced", priority_steps=[0, 3, 6, 9])
     assert order(sent) == ["p2", "p1", "p0", "p3", "p9"]
@@ -132,7 +166,7 @@ def test_zero_is_first_and_the_same_as_two(sandbox: Sandbox) -> None:
 
 
 def test_different_steps_or_separators_strand_messages(sandbox: Sandbox) -> None:
-    """03.7 When sender and worker have different `priority_steps` or `sep`, messages stay in lists that the
+    """03.10 When sender and worker have different `priority_steps` or `sep`, messages stay in lists that the
     worker does not read.
     """
     ours = [prioritized_task.apply_async(args=[f"p{number}"], priority=number) for number in PRIORITIES]
@@ -147,17 +181,49 @@ def test_different_steps_or_separators_strand_messages(sandbox: Sandbox) -> None
     assert [result.state for result in theirs] == ["SUCCESS", *["PENDING"] * 6]
 
 
+def test_a_priority_does_not_stop_a_task_that_runs(sandbox: Sandbox, tmp_path: Path) -> None:
+    """03.11 A priority decides which message is taken next: it does not stop a task that runs."""
+    runs, release = tmp_path / "runs", tmp_path / "release"
+    start(sandbox, "basic", include="tests.helper_tasks")
+    low = mark_and_wait.apply_async(args=[str(runs), str(release)], priority=9)
+    wait_for("it runs", lambda: lines(runs))
+    sent = [
+        prioritized_task.apply_async(args=[f"p{number}"], priority=number, queue="basic") for number in (5, 0)
+    ]
+    assert [stats["active"] for stats in get_worker_stats().values()] == [1]
+    assert ([result.state for result in sent], low.state) == (["PENDING"] * 2, "STARTED")
+    release.touch()
+    assert (order(sent), low.get(timeout=10), len(lines(runs))) == (["p0", "p5"], "released", 1)
+
+
 def test_queues_are_taken_in_turn(sandbox: Sandbox) -> None:
-    """03.8 A worker with `--queues high,low` does not serve `high` first: it takes from both in turn."""
+    """03.12 A worker with `--queues high,low` does not serve `high` first: it takes from both in turn."""
     sent = send_three_each()
     start(sandbox, "basic", "advanced")
     assert order(sent) == [f"{queue} {number}" for number in (1, 2, 3) for queue in ("basic", "advanced")]
 
 
 def test_queues_in_order(sandbox: Sandbox) -> None:
-    """03.9 With `"queue_order_strategy": "priority"` a worker serves its first queue as long as anything
+    """03.13 With `"queue_order_strategy": "priority"` a worker serves its first queue as long as anything
     waits there.
     """
     sent = send_three_each()
     start(sandbox, "basic", "advanced", priority_steps=[0, 3, 6, 9], queue_order_strategy="priority")
     assert order(sent) == [f"{queue} {number}" for queue in ("basic", "advanced") for number in (1, 2, 3)]
+
+
+def test_a_queue_alone_keeps_no_work_apart(sandbox: Sandbox, tmp_path: Path) -> None:
+    """03.14 While tasks of one queue fill all slots of a worker, a task of its other queues waits; a worker
+    of its own would run it at once.
+    """
+    runs, release = tmp_path / "runs", tmp_path / "release"
+    start(sandbox, "basic", "advanced", include="tests.helper_tasks")
+    long = mark_and_wait.apply_async(args=[str(runs), str(release)], queue="advanced")
+    wait_for("it runs", lambda: lines(runs))
+    short = add.delay(1, 2)
+    assert [stats["active"] for stats in get_worker_stats().values()] == [1]
+    assert (short.state, get_queue_length("basic")["waiting"]) == ("PENDING", 1)
+    start(sandbox, "basic")
+    assert (short.get(timeout=10), long.state) == (3, "STARTED")
+    release.touch()
+    assert long.get(timeout=10) == "released"

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -15,7 +16,7 @@ from lab.wrong_tasks import fail_by_hand, succeed_too_early
 from settings import RESULT_DATABASE
 from tasks.basic_tasks import add, logged_task, simple_calculation, task_with_progress
 from tests.helper_tasks import mark_and_wait
-from tests.waiting import wait_for
+from tests.waiting import lines, wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -32,19 +33,35 @@ def key(result: AsyncResult) -> str:
     return f"celery-task-meta-{result.id}"
 
 
-def test_a_state_of_ones_own_is_not_final(results: redis.Redis) -> None:
+def test_a_state_of_ones_own_is_not_final(sandbox: Sandbox, results: redis.Redis) -> None:
     """04.1 A state with a name of your own replaces the one before, and `get()` goes on waiting."""
+    sandbox.worker.freeze()
     result = task_with_progress.delay(total=3, seconds_per_item=0.05)
-    states: list[str] = []
-    value = result.get(timeout=20, on_message=lambda stored: states.append(stored["status"]))
+    heard: list[dict[str, Any]] = []  # of all tasks that this process has sent
+    # get() waits before the worker goes on, so it misses no state.
+    value = result.get(timeout=20, on_message=heard.append, on_interval=sandbox.worker.thaw)
+    states = [stored["status"] for stored in heard if stored["task_id"] == result.id]
     assert value == {"total": 3, "status": "done"}
     assert states == ["STARTED", "PROGRESS", "PROGRESS", "PROGRESS", "SUCCESS"]
     assert json.loads(results.get(key(result)) or "")["result"] == value
     assert len(results.keys("*")) == 1
 
 
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # by Celery, in this process
+def test_get_returns_at_the_first_success(sandbox: Sandbox, tmp_path: Path) -> None:
+    """04.2 `get()` returns at the first SUCCESS, even if the task goes on."""
+    runs, release = tmp_path / "runs", tmp_path / "release"
+    result = mark_and_wait.delay(str(runs), str(release))
+    wait_for("it runs", lambda: lines(runs))
+    app.backend.store_result(result.id, {"rows": 3}, "SUCCESS")  # what update_state calls
+    assert result.get(timeout=10) == {"rows": 3}
+    assert f"{result.id}] succeeded" not in sandbox.worker.log.read_text()
+    release.touch()
+    assert "'released'" in log_lines(sandbox.worker, result.id)[-1]
+
+
 def test_success_by_hand_wins(sandbox: Sandbox) -> None:
-    """04.2 A SUCCESS that a task sets by hand is never replaced, neither by its return value nor by its
+    """04.3 A SUCCESS that a task sets by hand is never replaced, neither by its return value nor by its
     error."""
     good, bad = succeed_too_early.delay(["1", "2", "3"]), succeed_too_early.delay(["1", "two"])
     assert "succeeded in" in log_lines(sandbox.worker, good.id)[-1]
@@ -54,7 +71,7 @@ def test_success_by_hand_wins(sandbox: Sandbox) -> None:
 
 
 def test_failure_by_hand_cannot_be_read(results: redis.Redis, tmp_path: Path) -> None:
-    """04.3 After a FAILURE set by hand with a dictionary, reading the state raises `ValueError`, and so does
+    """04.4 After a FAILURE set by hand with a dictionary, reading the state raises `ValueError`, and so does
     a `get()` with which its sender waits for another task."""
     result = fail_by_hand.delay("no rows")
     wait_for("the state is stored", lambda: b"FAILURE" in (results.get(key(result)) or b""))
@@ -69,7 +86,7 @@ def test_failure_by_hand_cannot_be_read(results: redis.Redis, tmp_path: Path) ->
 
 
 def test_a_result_stays_until_it_is_forgotten(results: redis.Redis) -> None:
-    """04.4 `get()` leaves a result in the result backend, until it expires or `forget()` deletes it."""
+    """04.5 `get()` leaves a result in the result backend, until it expires or `forget()` deletes it."""
     result = add.delay(1, 2)
     assert [result.get(timeout=10), result.get(timeout=10)] == [3, 3]
     assert results.ttl(key(result)) > 0
@@ -78,24 +95,43 @@ def test_a_result_stays_until_it_is_forgotten(results: redis.Redis) -> None:
 
 
 def test_arguments_are_readable(results: redis.Redis) -> None:
-    """04.5 With `result_extended` the arguments of a task lie readable beside its result."""
+    """04.6 With `result_extended` the arguments of a task lie readable beside its result."""
     result = logged_task.delay("my secret")
     result.get(timeout=10)
     assert app.conf.result_extended
     assert json.loads(results.get(key(result)) or "")["args"] == ["my secret"]
 
 
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # by Celery, in this process
+def test_how_long_results_live(sandbox: Sandbox, results: redis.Redis) -> None:
+    """04.7 A result lives as long as `result_expires` says, and a failure as long as
+    `result_failure_expires`; by default, both live one day."""
+    sandbox.worker.kill()
+    sandbox.start_worker(["basic"], options=["result_expires=1000", "result_failure_expires=2000"])
+    good, bad = (simple_calculation.delay(2, 8, operation) for operation in ("multiply", "power"))
+    for result in (good, bad):
+        result.get(timeout=10, propagate=False)
+    assert 0 < results.ttl(key(good)) <= 1000 < results.ttl(key(bad)) <= 2000
+
+    default: Any = Celery("default", backend=sandbox.broker.result_backend, set_as_current=False).backend
+    default.store_result("good", 16, "SUCCESS")
+    default.store_result("bad", ValueError("power"), "FAILURE")
+    day = 24 * 60 * 60
+    assert all(day - 3600 < results.ttl(f"celery-task-meta-{name}") <= day for name in ("good", "bad"))
+
+
 def test_an_expired_result_is_pending(results: redis.Redis) -> None:
-    """04.6 After its result has expired, a finished task reads PENDING again."""
+    """04.8 After its result has expired, a finished task reads PENDING again."""
     result = add.delay(1, 2)
     result.get(timeout=10)
     results.pexpire(key(result), 1)
     wait_for("it has expired", lambda: not results.exists(key(result)))
     assert app.AsyncResult(result.id).state == "PENDING"
+    assert result.state == "SUCCESS"  # it has seen the end
 
 
 def test_an_ignored_result_is_not_stored(sandbox: Sandbox, results: redis.Redis) -> None:
-    """04.7 With `ignore_result=True` nothing is stored, neither a result nor a failure."""
+    """04.9 With `ignore_result=True` nothing is stored, neither a result nor a failure."""
     good = simple_calculation.apply_async(args=[2, 8, "multiply"], ignore_result=True)
     bad = simple_calculation.apply_async(args=[2, 8, "power"], ignore_result=True)
     log_lines(sandbox.worker, good.id)
@@ -105,8 +141,20 @@ def test_an_ignored_result_is_not_stored(sandbox: Sandbox, results: redis.Redis)
     assert (good.state, bad.state) == ("PENDING", "PENDING")
 
 
+def test_failures_may_be_stored_although_results_are_ignored(sandbox: Sandbox, results: redis.Redis) -> None:
+    """04.10 With the setting `task_store_errors_even_if_ignored`, a failure is stored although its result is
+    ignored."""
+    sandbox.worker.kill()
+    sandbox.start_worker(["basic"], options=["task_store_errors_even_if_ignored=true"])
+    good = simple_calculation.apply_async(args=[2, 8, "multiply"], ignore_result=True)
+    bad = simple_calculation.apply_async(args=[2, 8, "power"], ignore_result=True)
+    log_lines(sandbox.worker, good.id)
+    wait_for("the failure is stored", lambda: bad.state == "FAILURE")
+    assert not results.exists(key(good))
+
+
 def test_without_a_backend_there_is_no_state(sandbox: Sandbox) -> None:
-    """04.8 Without a result backend a task runs, but `state` raises `AttributeError` and `get()` raises
+    """04.11 Without a result backend a task runs, but `state` raises `AttributeError` and `get()` raises
     `NotImplementedError`."""
     bare = Celery("no-backend", broker=sandbox.broker.url, set_as_current=False)
     result = bare.send_task("tasks.basic_tasks.add", [4, 5], queue="basic")

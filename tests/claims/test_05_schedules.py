@@ -1,6 +1,8 @@
 """The claims of notebook 05: beat, its schedule file, expired messages, countdowns."""
 
+import os
 import shelve
+import signal
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,11 +14,11 @@ import pytest
 from celery import Celery
 from celery.schedules import crontab
 
-from celery_app import app
+from celery_app import LAB, app
 from lab.sandbox import Sandbox, Worker
+from lab.timeline import Timeline
 from lab.xray import xray
 from monitor import get_queue_length
-from tasks.basic_tasks import add
 from tests.helper_tasks import mark
 from tests.waiting import lines, wait_for
 
@@ -51,17 +53,20 @@ def test_beat_needs_no_worker(start_beat: StartBeat) -> None:
     assert {message.task for message in xray("basic").messages} == {"tasks.basic_tasks.periodic_task"}
 
 
-def test_expired_messages_wait_for_a_worker(sandbox: Sandbox, tmp_path: Path) -> None:
-    """05.2 A message that has expired stays in the queue until a worker takes it. The worker does not run it,
-    and its state is REVOKED."""
-    late = [mark.apply_async(args=[str(tmp_path / "runs")], expires=0.1) for _ in range(3)]
-    ends = [datetime.fromisoformat(message.headers["expires"]) for message in xray("basic").messages]
-    wait_for("all have expired", lambda: datetime.now(UTC) > max(ends))
-    assert get_queue_length("basic")["waiting"] == len(late) == len(ends)
-    sandbox.start_worker(["basic"], options=HELPERS)
-    wait_for("all are revoked", lambda: [result.state for result in late] == ["REVOKED"] * 3)
-    assert get_queue_length("basic")["waiting"] == 0
-    assert lines(tmp_path / "runs") == []
+def test_expires_leaves_at_most_one_message_to_run(start_beat: StartBeat, sandbox: Sandbox) -> None:
+    """05.2 If `expires` is shorter than the period of an entry, a worker that comes late runs at most one of
+    its messages."""
+    beat = start_beat("schedule")
+    wait_for("four messages", lambda: get_queue_length("basic")["waiting"] >= 4)
+    beat.kill()
+    ids = [message.id for message in xray("basic", limit=100).messages]
+    sandbox.start_worker(["basic"])
+
+    def states() -> Counter[str]:
+        return Counter(app.AsyncResult(task_id).state for task_id in ids)
+
+    wait_for("all have ended", lambda: states()["SUCCESS"] + states()["REVOKED"] == len(ids))
+    assert states()["SUCCESS"] <= 1
 
 
 def test_two_beats_send_everything_twice(start_beat: StartBeat, sandbox: Sandbox) -> None:
@@ -96,27 +101,48 @@ def test_the_schedule_file_keeps_the_periods(
     assert due_after_start("fresh-2") > fresh
 
 
-def test_a_worker_holds_tasks_with_a_countdown(sandbox: Sandbox, tmp_path: Path) -> None:
-    """05.5 A task with a countdown leaves the queue at once: a worker holds it, unacknowledged, until it is
-    due."""
-    sandbox.start_worker(["basic"], options=HELPERS)
-    result = mark.apply_async(args=[str(tmp_path / "runs")], countdown=600)
-    delayed = wait_for("the worker holds it", lambda: xray("basic").delayed)
-    assert [task.id for task in delayed] == [result.id]
-    assert get_queue_length("basic") == {"waiting": 0, "unacknowledged": 1, "by_priority": {}}
-    add.delay(1, 1).get(timeout=10)
-    assert lines(tmp_path / "runs") == []
-
-
 def test_a_long_countdown_runs_more_than_once(lab_sandbox: Sandbox, tmp_path: Path) -> None:
-    """05.6 On Redis, a task whose countdown is longer than the visibility timeout runs more than once."""
+    """05.5 On Redis, a task whose countdown is longer than the visibility timeout runs more than once."""
     lab_sandbox.start_worker(["basic"], options=HELPERS)
-    mark.apply_async(args=[str(tmp_path / "runs")], countdown=8)
+    mark.apply_async(args=[str(tmp_path / "runs")], countdown=6)
     wait_for("it has run twice", lambda: len(lines(tmp_path / "runs")) >= 2, seconds=30)
 
 
+def test_a_countdown_whose_worker_is_killed_is_late(lab_sandbox: Sandbox, tmp_path: Path) -> None:
+    """05.6 When the worker that holds a countdown is killed, the task runs after the visibility timeout, and
+    not when its time comes."""
+    with Timeline() as timeline:
+        holder = lab_sandbox.start_worker(["basic"], "holder", options=HELPERS)
+        result = mark.apply_async(args=[str(tmp_path / "runs")], countdown=0.5)
+        wait_for("the worker holds it", lambda: any(run.received for run in timeline.runs))
+        holder.kill()
+        lab_sandbox.start_worker(["basic"], "other", options=HELPERS)
+        held, done = timeline.wait_for(result)
+    assert (held.outcome, done.outcome, done.again) == ("received", "succeeded", True)
+    assert held.received
+    assert done.started
+    assert done.started - held.received > LAB["visibility_timeout"] - 0.5  # and not half a second
+    assert lines(tmp_path / "runs") == ["x"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT], ids=["SIGTERM", "SIGQUIT"])
+def test_a_worker_that_is_ended_gives_its_countdowns_back(
+    number: int, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """05.7 A worker that is ended with SIGTERM or SIGQUIT puts the messages with a countdown that it holds
+    back into the queue."""
+    worker = sandbox.start_worker(["basic"], options=HELPERS)
+    results = [mark.apply_async(args=[str(tmp_path / "runs")], countdown=600) for _ in range(2)]
+    wait_for("the worker holds both", lambda: get_queue_length("basic")["unacknowledged"] == 2)
+    os.kill(worker.pid, number)
+    wait_for("both are back", lambda: get_queue_length("basic")["waiting"] == 2)
+    assert get_queue_length("basic")["unacknowledged"] == 0
+    assert {message.id for message in xray("basic").messages} == {result.id for result in results}
+    assert lines(tmp_path / "runs") == []
+
+
 def test_two_oclock_is_that_of_the_setting() -> None:
-    """05.7 `crontab(hour="2")` means two o'clock in the time zone of the setting `timezone`, which is UTC
+    """05.8 `crontab(hour="2")` means two o'clock in the time zone of the setting `timezone`, which is UTC
     unless you set it."""
     noon = datetime(2030, 1, 15, 12, tzinfo=UTC)
 

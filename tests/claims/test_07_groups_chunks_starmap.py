@@ -1,13 +1,18 @@
 """The claims of notebook 07: many tasks at once."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from celery import chain, chord, group
+from celery.backends import base
 from celery.result import AsyncResult
 from kombu.exceptions import EncodeError
 
+from celery_app import app
 from lab.sandbox import Sandbox, Worker
 from lab.wrong_tasks import sum_and_wait, sum_and_wait_by_force
-from monitor import get_queue_length
+from monitor import get_queue_length, purge_queue
 from tasks.advanced_tasks import bulk_publish, monitored_task, retry_fixed_delay, time_limited_task
 from tasks.basic_tasks import add
 from tests.helper_tasks import process_id
@@ -41,8 +46,32 @@ def test_chunks_messages(sandbox: Sandbox) -> None:
     assert result.get(timeout=20) == [[2 * n for n in range(10)], [2 * n for n in range(10, 20)]]
 
 
+def test_a_group_looks_once_and_sleeps(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """07.3 On Redis, `get()` of a group sleeps for its `interval`, half a second by default, if a result is
+    missing at its first look. It does not wake when the last result comes.
+    """
+    result: Any = group(add.s(1, 1), add.s(2, 2)).delay()
+    naps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        """Start the worker during the first sleep, and come back when all results are there."""
+        naps.append(seconds)
+        if len(naps) == 1:
+            start(sandbox)
+            wait_for("both results", lambda: all(member.successful() for member in members))
+
+    members: list[AsyncResult] = [
+        AsyncResult(member.id) for member in result
+    ]  # these do not tell `result` what they see
+    monkeypatch.setattr(base, "time", SimpleNamespace(sleep=sleep))
+    assert result.get(timeout=20) == [2, 4]
+    assert naps == [0.5]  # the whole of it was asked for: nothing could have ended it sooner
+    assert result.get(timeout=20) == [2, 4]
+    assert naps == [0.5]
+
+
 def test_a_failing_item(sandbox: Sandbox) -> None:
-    """07.3 One failing item of a chunk costs the results of the whole chunk."""
+    """07.4 One failing item of a chunk costs the results of the whole chunk."""
     start(sandbox)
     result: AsyncResult = add.chunks([(1, 1), (1, "two"), (3, 3), (4, 4)], 2).apply_async()
     bad, good = result.get(timeout=20, propagate=False)
@@ -51,7 +80,7 @@ def test_a_failing_item(sandbox: Sandbox) -> None:
 
 
 def test_starmap_is_one_process(sandbox: Sandbox) -> None:
-    """07.4 `starmap` runs its items one after the other, in one process."""
+    """07.5 `starmap` runs its items one after the other, in one process."""
     start(sandbox)
     result: AsyncResult = process_id.starmap([()] * 10).apply_async()
     pids = result.get(timeout=20)
@@ -59,7 +88,7 @@ def test_starmap_is_one_process(sandbox: Sandbox) -> None:
 
 
 def test_limits_and_retries(sandbox: Sandbox) -> None:
-    """07.5 The task's own time limits and retries do not work for the items of `chunks` and `starmap`."""
+    """07.6 The task's own time limits and retries do not work for the items of `chunks` and `starmap`."""
     start(sandbox)
     slow: AsyncResult = time_limited_task.starmap([(1.2,)]).apply_async()
     starmap: AsyncResult = retry_fixed_delay.starmap([(1, 0.1)]).apply_async()
@@ -71,7 +100,7 @@ def test_limits_and_retries(sandbox: Sandbox) -> None:
 
 
 def test_an_error_inside_a_batch(sandbox: Sandbox) -> None:
-    """07.6 An error inside a batch discards the messages of the batch: none of them is sent."""
+    """07.7 An error inside a batch discards the messages of the batch that are not sent yet."""
     with pytest.raises(EncodeError):
         bulk_publish(add, [(1, 1), (2, 2), (3, {3}), (4, 4)])
     assert waiting() == 0
@@ -79,8 +108,26 @@ def test_an_error_inside_a_batch(sandbox: Sandbox) -> None:
     assert waiting() == 2
 
 
+def test_a_batch_is_sent_in_parts(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """07.8 A batch sends what it holds after each 1000 messages: after 500 tasks, if each has its task-sent
+    event.
+    """
+    for with_event, part in ((True, 500), (False, 1000)):
+        monkeypatch.setitem(app.conf, "task_send_sent_event", with_event)
+        with app.producer_or_acquire() as producer, producer.batch():
+            for _ in range(part - 1):
+                add.apply_async((1, 1), producer=producer)
+            assert waiting() == 0
+            add.apply_async((1, 1), producer=producer)
+            assert waiting() == part
+        with pytest.raises(EncodeError):
+            bulk_publish(add, [*[(1, 1)] * part, (2, 2), (3, {3})])
+        assert waiting() == part * 2
+        purge_queue("basic")
+
+
 def test_a_group_of_one(sandbox: Sandbox) -> None:
-    """07.7 In a chain, a group with one member passes on its value, not a list of one."""
+    """07.9 In a chain, a group with one member passes on its value, not a list of one."""
     start(sandbox)
     flows = [
         chain(group([add.s(2, 2)]), add.s(1)),
@@ -95,14 +142,14 @@ def test_a_group_of_one(sandbox: Sandbox) -> None:
 
 
 def test_get_inside_a_task(sandbox: Sandbox) -> None:
-    """07.8 `get()` inside a task raises RuntimeError."""
+    """07.10 `get()` inside a task raises RuntimeError."""
     start(sandbox)
     with pytest.raises(RuntimeError, match=r"Never call result.get\(\) within a task"):
         sum_and_wait.delay([1, 2, 3]).get(timeout=20)
 
 
 def test_all_slots_wait(sandbox: Sandbox) -> None:
-    """07.9 Tasks that wait for their own parts block a worker when they fill all its slots."""
+    """07.11 Tasks that wait for their own parts block a worker when they fill all its slots."""
     results = [sum_and_wait_by_force.delay([1, 2, 3]) for _ in range(2)]
     first = start(sandbox, "first")
     wait_for("both have sent their parts", lambda: waiting() == 6)

@@ -1,8 +1,14 @@
 """The claims of notebook 10, on the tasks that it uses."""
 
+import json
+import time
+from typing import Any
+
 import pytest
 from celery.exceptions import WorkerLostError
+from kombu.transport.redis import Channel
 
+from celery_app import app
 from lab.sandbox import Sandbox, Worker
 from lab.wrong_tasks import (
     acknowledge_early,
@@ -19,14 +25,21 @@ from tasks.basic_tasks import add, simple_calculation
 from tests.waiting import wait_for
 
 
-def start(sandbox: Sandbox) -> Worker:
-    return sandbox.start_worker(["basic", "advanced"], options=["--include", "lab.wrong_tasks"])
+def start(sandbox: Sandbox, name: str = "worker") -> Worker:
+    include = ["--include", "tests.helper_tasks,lab.wrong_tasks"]
+    return sandbox.start_worker(["basic", "advanced"], name, options=include)
 
 
 def messages(sandbox: Sandbox) -> int:
     """Return how many messages the broker has, waiting or unacknowledged."""
     client = sandbox.broker.client()
     return int(client.llen("basic")) + int(client.hlen("unacked"))
+
+
+def age(sandbox: Sandbox) -> float:
+    """Return for how many seconds a worker has had the one message that is unacknowledged."""
+    [entry] = sandbox.broker.client().zrange("unacked_index", 0, 0, withscores=True)
+    return time.time() - float(entry[1])
 
 
 def received(worker: Worker, task_id: str) -> int:
@@ -61,8 +74,33 @@ def test_late_acknowledgement_repeats(lab_sandbox: Sandbox) -> None:
     assert result.get(timeout=30) == "done"  # only a message that was delivered before ends so soon
 
 
+@pytest.mark.parametrize("throttle", [1, 1000])
+def test_when_workers_look(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, throttle: int) -> None:
+    """10.3 A prefork worker looks for such messages when it starts, and then every
+    `unacked_restore_interval` times `unacked_restore_throttle` seconds, by default every 100 seconds.
+    """
+    default: Any = Channel
+    assert default.unacked_restore_interval * default.unacked_restore_throttle == 100
+
+    times = {"visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": throttle}
+    conf = {"broker_transport_options": app.conf.broker_transport_options | times}
+    monkeypatch.setenv("TEST_CONF", json.dumps(conf))
+    pair = [start(sandbox, name) for name in ("one", "two")]
+    result = acknowledge_late.delay()
+    wait_for("it runs", lambda: result.state == "STARTED")
+    idle, busy = sorted(pair, key=lambda worker: received(worker, result.id))
+    busy.kill()
+    if throttle == 1:  # a look in each second
+        assert result.get(timeout=30) == "done"
+    else:  # none for a quarter of an hour, unless another worker starts
+        wait_for("three looks would be over", lambda: age(sandbox) > 2 + 3)
+        assert (received(idle, result.id), messages(sandbox)) == (0, 1)
+        start(sandbox, "three")
+        assert result.get(timeout=30) == "done"
+
+
 def test_late_is_after_the_end_not_after_success(lab_sandbox: Sandbox) -> None:
-    """10.3 A late-acknowledged task that raises is acknowledged all the same: it runs once, and fails."""
+    """10.4 A late-acknowledged task that raises is acknowledged all the same: it runs once, and fails."""
     worker = start(lab_sandbox)
     assert simple_calculation.acks_late
     result = simple_calculation.delay(2, 8, "power")
@@ -73,7 +111,7 @@ def test_late_is_after_the_end_not_after_success(lab_sandbox: Sandbox) -> None:
 
 
 def test_a_task_longer_than_the_visibility_timeout(lab_sandbox: Sandbox) -> None:
-    """10.4 On Redis, a task that takes longer than the visibility timeout is delivered again while it
+    """10.5 On Redis, a task that takes longer than the visibility timeout is delivered again while it
     still runs.
     """
     worker = start(lab_sandbox)
@@ -85,7 +123,7 @@ def test_a_task_longer_than_the_visibility_timeout(lab_sandbox: Sandbox) -> None
 
 
 def test_a_check_and_a_mark_are_not_enough(sandbox: Sandbox) -> None:
-    """10.5 A check before the work and a mark after it do not stop a second delivery: both runs pass the
+    """10.6 A check before the work and a mark after it do not stop a second delivery: both runs pass the
     check.
     """
     both = [charge_after_check.delay("INV-1001", seconds=2) for _ in range(2)]
@@ -95,7 +133,7 @@ def test_a_check_and_a_mark_are_not_enough(sandbox: Sandbox) -> None:
 
 
 def test_an_atomic_claim_is(sandbox: Sandbox) -> None:
-    """10.6 An atomic claim, such as an insert into a unique column, lets exactly one of several deliveries
+    """10.7 An atomic claim, such as an insert into a unique column, lets exactly one of several deliveries
     do the work.
     """
     invoices.forget_charges()
@@ -106,7 +144,7 @@ def test_an_atomic_claim_is(sandbox: Sandbox) -> None:
 
 
 def test_a_killed_child_fails_its_task(sandbox: Sandbox) -> None:
-    """10.7 When a pool child is killed, its late-acknowledged task fails with WorkerLostError and is not
+    """10.8 When a pool child is killed, its late-acknowledged task fails with WorkerLostError and is not
     delivered again.
     """
     worker = start(sandbox)
@@ -119,7 +157,7 @@ def test_a_killed_child_fails_its_task(sandbox: Sandbox) -> None:
 
 
 def test_a_rejected_poison_message_comes_again_and_again(sandbox: Sandbox) -> None:
-    """10.8 With `reject_on_worker_lost`, a task that kills its child is delivered again without limit."""
+    """10.9 With `reject_on_worker_lost`, a task that kills its child is delivered again without limit."""
     worker = start(sandbox)
     result = crash_and_reject.delay()
     limit = crash_and_reject.max_retries + 1
@@ -128,7 +166,7 @@ def test_a_rejected_poison_message_comes_again_and_again(sandbox: Sandbox) -> No
 
 
 def test_a_retried_poison_message_fails_in_the_end(sandbox: Sandbox) -> None:
-    """10.9 With `retry_on_worker_lost`, a task that kills its child runs at most `max_retries` + 1 times,
+    """10.10 With `retry_on_worker_lost`, a task that kills its child runs at most `max_retries` + 1 times,
     and then fails.
     """
     worker = start(sandbox)

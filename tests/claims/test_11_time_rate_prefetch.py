@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.result import AsyncResult
 
 from celery_app import app
 from lab.sandbox import Sandbox, Worker
+from lab.wrong_tasks import acknowledge_early
+from lab.xray import xray
 from tasks.advanced_tasks import rate_limited_task, time_limited_task
 from tasks.basic_tasks import add
 from tests.helper_tasks import hang, mark_and_wait
@@ -50,23 +53,52 @@ def test_soft_and_hard_limit_on_prefork(sandbox: Sandbox, tmp_path: Path) -> Non
     assert isinstance(polite.get(timeout=30, propagate=False), SoftTimeLimitExceeded)
 
 
-def test_threads_ignore_limits(sandbox: Sandbox) -> None:
-    """11.2 The threads pool ignores both time limits."""
-    start(sandbox, "--pool", "threads", queue="advanced")
-    result = time_limited_task.apply_async(args=[1.5], soft_time_limit=0.3, time_limit=0.6)
-    assert result.get(timeout=15) == "finished in 1.5 s"
+def test_the_hard_limit_is_the_end(sandbox: Sandbox, tmp_path: Path) -> None:
+    """11.2 A late-acknowledged task that the hard time limit ends is acknowledged all the same: it fails, and
+    is not delivered again.
+    """
+    worker = start(sandbox)
+    assert hang.acks_late
+    result = hang.apply_async(args=[str(tmp_path / "told")], soft_time_limit=0.5, time_limit=1)
+    with pytest.raises(TimeLimitExceeded):
+        result.get(timeout=30)
+    wait_for("the acknowledgement", lambda: counts(sandbox) == (0, 0))
+    assert (result.state, worker.log.read_text().count(f"[{result.id}] received")) == ("FAILURE", 1)
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_pools_without_limits(sandbox: Sandbox, pool: str) -> None:
+    """11.3 The threads and solo pools ignore both time limits."""
+    start(sandbox, "--pool", pool, queue="advanced")
+    soft = time_limited_task.apply_async(args=[1.2], soft_time_limit=0.3, time_limit=60)
+    hard = time_limited_task.apply_async(args=[1.2], soft_time_limit=0.3, time_limit=0.6)
+    assert [result.get(timeout=15) for result in (soft, hard)] == ["finished in 1.2 s"] * 2
 
 
 def test_the_callers_limits_win(sandbox: Sandbox) -> None:
-    """11.3 Time limits that the caller gives win over those of the task."""
+    """11.4 Time limits that the caller gives win over those of the task."""
     start(sandbox, queue="advanced", slots=2)
     longer = time_limited_task.apply_async(args=[1.5], soft_time_limit=60)
     assert time_limited_task.soft_time_limit == 1
     assert longer.get(timeout=15) == "finished in 1.5 s"
 
 
+def test_the_limits_travel_in_the_message(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """11.5 A message carries the time limits that its sender's program knows, and they win over those of
+    the worker's program.
+    """
+    monkeypatch.setattr(time_limited_task, "soft_time_limit", 4)  # here, and not in the worker
+    monkeypatch.setattr(time_limited_task, "_exec_options", None)  # a copy that a call before has made
+    result = time_limited_task.delay(1.5)
+    assert xray("advanced").messages[0].headers["timelimit"] == [time_limited_task.time_limit, 4]
+    start(sandbox, queue="advanced")
+    assert result.get(timeout=15) == "finished in 1.5 s"
+    monkeypatch.undo()
+    assert time_limited_task.delay(1.5).get(timeout=15) == "stopped after 1 s of 1.5 s"
+
+
 def test_a_hard_limit_below_the_soft_one(sandbox: Sandbox, tmp_path: Path) -> None:
-    """11.4 A hard time limit below the soft one does not fire before the soft one."""
+    """11.6 A hard time limit below the soft one does not fire before the soft one."""
     start(sandbox, slots=2)
     below = hang.apply_async(args=[str(tmp_path / "a")], soft_time_limit=60, time_limit=0.5)
     wait_for("it runs", lambda: below.state == "STARTED")
@@ -77,7 +109,7 @@ def test_a_hard_limit_below_the_soft_one(sandbox: Sandbox, tmp_path: Path) -> No
 
 
 def test_a_rate_limit_counts_per_worker(sandbox: Sandbox) -> None:
-    """11.5 A rate limit counts per worker: two workers start twice as many."""
+    """11.7 A rate limit counts per worker: two workers start twice as many."""
     queues = ("basic", "advanced")
     for queue in queues:
         start(sandbox, queue=queue, slots=2)
@@ -93,7 +125,7 @@ def test_a_rate_limit_counts_per_worker(sandbox: Sandbox) -> None:
 
 
 def test_a_rate_limit_by_remote_control(sandbox: Sandbox) -> None:
-    """11.6 A rate limit that is set by remote control is unknown to workers that start later."""
+    """11.8 A rate limit that is set by remote control is unknown to workers that start later."""
     start(sandbox)
     app.control.rate_limit(rate_limited_task.name, "6/m", reply=True, limit=1, timeout=10)
     start(sandbox)
@@ -103,7 +135,7 @@ def test_a_rate_limit_by_remote_control(sandbox: Sandbox) -> None:
 
 
 def test_a_busy_worker_hoards(sandbox: Sandbox, tmp_path: Path) -> None:
-    """11.7 With a prefetch multiplier of 4, a busy worker holds four messages for each slot, and an idle
+    """11.9 With a prefetch multiplier of 4, a busy worker holds four messages for each slot, and an idle
     worker beside it does not get them.
     """
     start(sandbox, "--prefetch-multiplier", "4")
@@ -118,7 +150,7 @@ def test_a_busy_worker_hoards(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_a_multiplier_of_one_with_late_acknowledgement(sandbox: Sandbox, tmp_path: Path) -> None:
-    """11.8 With late acknowledgement and a prefetch multiplier of 1, a worker holds only the messages that
+    """11.10 With late acknowledgement and a prefetch multiplier of 1, a worker holds only the messages that
     it runs.
     """
     start(sandbox, "--prefetch-multiplier", "1")
@@ -130,8 +162,24 @@ def test_a_multiplier_of_one_with_late_acknowledgement(sandbox: Sandbox, tmp_pat
     (tmp_path / "release").touch()
 
 
+def test_a_multiplier_of_one_with_early_acknowledgement(sandbox: Sandbox) -> None:
+    """11.11 With early acknowledgement and a prefetch multiplier of 1, one more message for each slot waits
+    behind the running one.
+    """
+    include = ["--include", "lab.wrong_tasks", "--prefetch-multiplier", "1"]
+    start(sandbox, *include, slots=2)
+    long = [acknowledge_early.delay() for _ in range(2)]
+    wait_for("both slots work", lambda: [task.state for task in long] == ["STARTED", "STARTED"])
+    wait_for("nothing is held", lambda: counts(sandbox) == (0, 0))
+    short = [add.delay(number, 1) for number in range(6)]
+    wait_for("the busy worker holds one for each slot", lambda: counts(sandbox) == (4, 2))
+    start(sandbox)
+    wait_for("the idle worker has done all of the others", lambda: counts(sandbox) == (0, 2))
+    assert [task.state for task in short].count("SUCCESS") == 4
+
+
 def test_delayed_tasks_ignore_prefetch(sandbox: Sandbox) -> None:
-    """11.9 Tasks with a countdown or an ETA ignore the prefetch limit: one worker takes them all."""
+    """11.12 Tasks with a countdown or an ETA ignore the prefetch limit: one worker takes them all."""
     for _ in range(100):
         add.apply_async(args=[1, 2], countdown=3600)
     start(sandbox, "--prefetch-multiplier", "1")
@@ -139,7 +187,7 @@ def test_delayed_tasks_ignore_prefetch(sandbox: Sandbox) -> None:
 
 
 def test_a_limit_for_delayed_tasks_stops_all_others(sandbox: Sandbox) -> None:
-    """11.10 When a worker has reached `worker_eta_task_limit`, it takes no other task from its queues
+    """11.13 When a worker has reached `worker_eta_task_limit`, it takes no other task from its queues
     either.
     """
     start(sandbox, "worker_eta_task_limit=10", slots=2)

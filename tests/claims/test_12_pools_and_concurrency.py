@@ -110,3 +110,16 @@ def test_solo_does_not_answer(sandbox: Sandbox, tmp_path: Path) -> None:
     release.touch()
     assert result.get(timeout=20) == "released"
     assert wait_for("it answers again", lambda: app.control.ping(timeout=1, limit=1))
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_others_answer_while_they_work(sandbox: Sandbox, tmp_path: Path, pool: str) -> None:
+    """12.8 Prefork and threads workers answer remote control while all their slots run tasks."""
+    runs, release = tmp_path / "runs", tmp_path / "release"
+    start(sandbox, pool, "--concurrency", "2")
+    results = [mark_and_wait.delay(str(runs), str(release)) for _ in range(2)]
+    wait_for("both slots work", lambda: len(lines(runs)) == 2)
+    assert app.control.ping(timeout=10, limit=1)
+    assert [result.state for result in results] == ["STARTED", "STARTED"]
+    release.touch()
+    assert [result.get(timeout=20) for result in results] == ["released", "released"]

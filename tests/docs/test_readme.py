@@ -1,16 +1,9 @@
 """The README's commands run as written, and what the texts name exists."""
 
 import html
-import os
 import re
 import shlex
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
 from functools import partial
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -21,6 +14,7 @@ from celery_app import LAB, app
 from lab.cli import learn
 from lab.tour import story
 from settings import ROOT, Settings
+from tests.newcomer import Terminal, answers, free_port
 from tests.waiting import processes_of, wait_for
 
 README = (ROOT / "README.md").read_text()
@@ -36,7 +30,7 @@ UNTIL_INTERRUPTED = {
     "./start_worker.sh": WORKER,
     "./start_beat.sh": (r"beat: Starting\.\.\.$", 0),
     "./start_flower.sh": (r"Visit me at (http://127\.0\.0\.1:\d+)", 0),
-    "./learn notebooks": (r"(http://127\.0\.0\.1:\d+)/lab\?token=", 0),
+    "./learn notebooks": (r"(http://127\.0\.0\.1:\d+)/lab/workspaces/learn\?token=", 0),
     "celery -A celery_app worker --loglevel=info --queues=basic,advanced,realworld": WORKER,
     "celery -A celery_app flower": (r"Visit me at (http://127\.0\.0\.1:\d+)", 0),
 }
@@ -74,145 +68,6 @@ def links(text: str) -> list[str]:
 BLOCKS = [commands(block) for language, block in fenced(README) if language == "console"]
 
 
-class Terminal:
-    """A command as typed in a terminal of its own, with its output in a file."""
-
-    def __init__(
-        self, typed_before: list[str], command: str, folder: Path, environment: dict[str, str]
-    ) -> None:
-        self.command = command
-        handle, name = tempfile.mkstemp(dir=environment["HOME"], suffix=".txt")
-        self._output = Path(name)
-        # `exec`: the command takes the shell's place, so that Ctrl-C and the exit code are its own.
-        self.process = subprocess.Popen(
-            ["sh", "-c", "\n".join([*typed_before, f"exec {command}"])],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=handle,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        os.close(handle)
-
-    @property
-    def output(self) -> str:
-        """All that it has printed until now."""
-        return self._output.read_text()
-
-    def wait_for_output(self, pattern: str) -> re.Match[str]:
-        """Wait until it prints what matches, and return that."""
-        expression = re.compile(pattern, re.MULTILINE)
-        wait_for(
-            f"{self.command} prints {pattern}",
-            lambda: expression.search(self.output) or self.process.poll() is not None,
-            seconds=30,
-        )
-        found = expression.search(self.output)
-        assert found, f"{self.command}\n{self.output}"
-        return found
-
-    def wait_until_ready(self) -> None:
-        """Wait until it has said that it is ready, and until the address that it names answers."""
-        for address in self.wait_for_output(UNTIL_INTERRUPTED[self.command][0]).groups():
-            wait_for(f"an answer of {address}", partial(answers, address))
-
-    def end(self, expected: int = 0) -> None:
-        """Wait until it has ended, and check its exit code."""
-        assert self.process.wait(60) == expected, f"{self.command}\n{self.output}"
-
-    def interrupt(self) -> None:
-        """Press Ctrl-C."""
-        os.killpg(self.process.pid, signal.SIGINT)
-
-
-@pytest.fixture
-def copy(room: Path) -> Path:
-    """Return a copy of this project that has our packages, so that nothing is downloaded."""
-    folder = room / "copy"
-    shutil.copytree(
-        ROOT,
-        folder,
-        ignore=shutil.ignore_patterns(
-            ".git", ".venv", ".uv", ".state", ".env", ".*_cache", "__pycache__", "out"
-        ),
-    )
-    borrow_packages(folder)
-    return folder
-
-
-def borrow_packages(folder: Path) -> None:
-    """Make `folder`/.venv: links to our packages, and copies of all that holds this project's path."""
-    ours, its = ROOT / ".venv", folder / ".venv"
-    packages = next(ours.glob("lib/python3*/site-packages")).relative_to(ours)
-    for place in ("bin", str(packages)):
-        (its / place).mkdir(parents=True)
-        for path in (ours / place).iterdir():
-            holds_path = path.suffix == ".pth" or (place == "bin" and path.stat().st_size < 100_000)
-            if path.is_symlink():
-                (its / place / path.name).symlink_to(path.readlink())
-            elif path.is_file() and holds_path:
-                text = path.read_text().replace(str(ROOT), str(folder))
-                (its / place / path.name).write_text(text)
-                shutil.copymode(path, its / place / path.name)
-            else:
-                (its / place / path.name).symlink_to(path)
-    shutil.copy(ours / "pyvenv.cfg", its)
-    (its / "share").symlink_to(ours / "share")
-    for mark in ("celery", "pytest", "jupyter-lab"):  # what `./learn test` has installed
-        shutil.copy(ROOT / "uv.lock", its / f".learn-{mark}")
-
-
-@pytest.fixture
-def environment(room: Path) -> dict[str, str]:
-    """Return the environment of a new user: none of our settings, an empty home, no browser."""
-    settings = {name.upper() for name in Settings.model_fields}
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in {*settings, "VIRTUAL_ENV", "PYTHONPATH"} and not name.startswith(("UV_", "FLOWER_"))
-    }
-    home = room / "home"
-    home.mkdir()
-
-    uv = shutil.which(
-        "uv",
-        path=os.pathsep.join([os.environ["PATH"], os.path.expanduser("~/.local/bin"), f"{ROOT}/.uv/bin"]),
-    )
-    assert uv, "no uv found; ./learn puts it into .uv"
-    (room / "bin").mkdir()
-    (room / "bin/uv").symlink_to(uv)
-    return inherited | {
-        "PATH": f"{room}/bin{os.pathsep}{os.environ['PATH']}",
-        "UV_NO_SYNC": "1",  # the packages are links to ours: uv must not change them
-        "UV_OFFLINE": "1",
-        "HOME": str(home),
-        "BROWSER": "true",
-        "SANDBOX_DIR": f"{room}/sandbox",
-        "STATE_DIR": f"{room}/state",
-        "FLOWER_PORT": str(free_port()),
-        "PERIODIC_TASK_SECONDS": "1",
-    }
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-def answers(address: str) -> bool:
-    """Tell whether a web server answers, be it with an error such as "log in first"."""
-    connection = HTTPConnection(address.removeprefix("http://"), timeout=5)
-    try:
-        connection.request("GET", "/")
-        return connection.getresponse().status > 0
-    except OSError:
-        return False
-    finally:
-        connection.close()
-
-
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block[0])
 def test_the_commands_of_a_block_run_as_written(
     block: list[str], copy: Path, environment: dict[str, str], room: Path
@@ -231,7 +86,7 @@ def test_the_commands_of_a_block_run_as_written(
         terminal = Terminal(typed_before, command, copy, environment)
         terminals.append(terminal)
         if command in UNTIL_INTERRUPTED:
-            terminal.wait_until_ready()
+            wait_until_ready(terminal)
             running.append(terminal)
         else:
             terminal.end()
@@ -241,6 +96,12 @@ def test_the_commands_of_a_block_run_as_written(
     interrupt(running)
     wait_for("the end of all processes", lambda: not processes_of(room))
     assert not (room / "sandbox").exists()
+
+
+def wait_until_ready(terminal: Terminal) -> None:
+    """Wait until a command has said that it is ready, and until the address that it names answers."""
+    for address in terminal.wait_for_output(UNTIL_INTERRUPTED[terminal.command][0]).groups():
+        wait_for(f"an answer of {address}", partial(answers, address))
 
 
 def interrupt(running: list[Terminal]) -> None:

@@ -23,6 +23,7 @@ from tests.claims.test_gate import CLAIM
 from tests.waiting import processes_of, wait_for
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FIRST_TASK = ROOT / "notebooks" / "01_first_task.ipynb"
 INDEX = (ROOT / "notebooks" / "README.md").read_text()
 
 
@@ -36,38 +37,51 @@ class Lesson(NamedTuple):
 
 
 LESSONS = {
-    "01_first_task": Lesson(52, 0, 0, "PENDING | PENDING | sandbox-basic | 1 | here | before sending"),
+    "00_start_here": Lesson(38, 3, 5, "0 | 2 | 4"),
+    "01_first_task": Lesson(55, 8, 1, "PENDING | PENDING | sandbox-basic | 1 | here | before sending"),
     "02_inside_a_message": Lesson(
-        *(65, 8, 0),
-        "about 1000 bytes | 400000 | KeyError | February | PENDING | True | 2 | 1",
+        *(65, 11, 0),
+        "about 1000 bytes | 400000 | KeyError | February | PENDING | yes | 2 | 1",
     ),
     "03_calling_routing_priorities": Lesson(
-        *(78, 9, 0),
+        *(80, 14, 2),
         "in the worker | 1 | no error | PENDING | celery | 2 | p0 | p2 | 4 | advanced 1 | time_limited_task",
     ),
     "04_states_and_progress": Lesson(
-        *(68, 8, 0),
+        *(68, 11, 1),
         "PROGRESS | 1 | None | {'rows': 3} | SUCCESS | ValueError | ValueError | 100"
         " | PENDING | PENDING | AttributeError",
     ),
-    "05_schedules": Lesson(58, 7, 0, "yes | all | 0 | 2 | no | 0 | in the worker | more than once | 10:00"),
-    "06_chain_group_chord": Lesson(56, 0, 0, "1 | TypeError | FAILURE | finished in 0.6 s | 3 | 4 | 0 | 1"),
+    "05_schedules": Lesson(
+        *(56, 8, 2),
+        "yes | none | 2 | no | 0 | more than once | after the visibility timeout | 10:00",
+    ),
+    "06_chains": Lesson(
+        *(88, 15, 10),
+        "3, 10, 'subtract' | advanced | 1 | 212 | TypeError | FAILURE | FAILURE | 0 | 1 | PENDING | PENDING",
+    ),
     "07_groups_chunks_starmap": Lesson(
-        *(79, 9, 0),
+        *(79, 11, 4),
         "100 | 10 | 10 | 5 | 1 | finished in 1.3 s | ConnectionError | 0 | 0 | ValueError | RuntimeError | 6",
     ),
-    "08_chords": Lesson(59, 9, 0, "1 | PENDING | PENDING | 1 | 1 | [4, 16] | PENDING | 3"),
-    "09_retries": Lesson(63, 0, 0, "3 | 0.8 | 4 | fallback | SUCCESS | 1 | 4"),
-    "10_delivery_guarantees": Lesson(64, 9, 0, "never | 2 | 1 | 2 | 2 | FAILURE | 2 | no"),
-    "11_time_rate_prefetch": Lesson(
-        *(68, 10, 0),
-        "stopped after 1 s of 1.5 s | the caller's | FAILURE | finished in 1.5 s | 2 | 4 | 2 | 100 | wait",
+    "08_chords": Lesson(61, 9, 6, "1 | PENDING | PENDING | 1 | 1 | [4, 16] | PENDING | 3"),
+    "09_retries": Lesson(
+        *(80, 9, 4),
+        "3 | 0.4 | yes | 4 | MaxRetriesExceededError | fallback | SUCCESS | 1 | 4 | 180 | some at once",
     ),
-    "12_pools_and_concurrency": Lesson(41, 7, 0, "2 | 1 | 2 | 1 | yes | no | 1 | silence"),
-    "13_async_tasks": Lesson(53, 7, 0, "EncodeError | 0 | RuntimeError | 2 | 1 | yes | SUCCESS"),
-    "14_mail_and_images": Lesson(72, 0, 0, "3 | 1 | RETRY | 1 | 2 | 3 | refused | 6 | 0"),
+    "10_delivery_guarantees": Lesson(65, 10, 3, "never | 2 | 1 | 2 | 2 | FAILURE | 2 | no"),
+    "11_time_rate_prefetch": Lesson(
+        *(68, 13, 2),
+        "stopped after 1 s of 1.5 s | the caller's | FAILURE | finished in 1.2 s | 2 | 4 | 2 | 100 | wait",
+    ),
+    "12_pools_and_concurrency": Lesson(41, 8, 3, "2 | 1 | 2 | 1 | yes | no | 1 | silence"),
+    "13_async_tasks": Lesson(53, 7, 2, "EncodeError | 0 | RuntimeError | 2 | 1 | yes | SUCCESS"),
+    "14_mail_and_images": Lesson(
+        *(79, 12, 6),
+        "3 | 1 | RETRY | 1 | 2 | about 20,000 bytes | 240 x 160 | refused | 2 | 0",
+    ),
     "15_import_export_reports": Lesson(
-        *(74, 0, 0),
+        *(73, 10, 1),
         "483 | 0 | 5 | ValueError | ' | FAILURE | after the last batch | 0 | about the same",
     ),
 }
@@ -197,17 +211,17 @@ def test_the_notebook_runs_and_shows_what_it_says(path: Path, room: Path):
 
 
 def test_a_notebook_that_was_left_in_the_middle_runs_again_in_the_same_kernel(room: Path):
-    notebook = read(NOTEBOOKS[0])
+    notebook = read(FIRST_TASK)
     cells = code_cells(notebook)
     notebook.cells = [*deepcopy(beginning(notebook)), *cells]
     execute(notebook, room)
     wait_until_nothing_runs(room)
     happened = re.findall(r"^What happened: (.*)", "".join(map(printed, cells)), re.MULTILINE)
-    assert happened == LESSONS[NOTEBOOKS[0].stem].happened.split(" | ")
+    assert happened == LESSONS[FIRST_TASK.stem].happened.split(" | ")
 
 
 def test_a_notebook_leaves_the_broker_of_the_settings_alone(room: Path):
-    notebook = read(NOTEBOOKS[0])
+    notebook = read(FIRST_TASK)
     notebook.cells = beginning(notebook)
     nowhere = "redis://127.0.0.1:1/0"
     execute(notebook, room, CELERY_BROKER_URL=nowhere, CELERY_RESULT_BACKEND=nowhere)
@@ -224,7 +238,7 @@ def test_a_notebook_leaves_the_broker_of_the_settings_alone(room: Path):
     ids=["a cell that fails", "a kernel that is killed"],
 )
 def test_nothing_is_left_after(end: str, error: type[Exception], room: Path):
-    notebook = read(NOTEBOOKS[0])
+    notebook = read(FIRST_TASK)
     notebook.cells = [*beginning(notebook), nbformat.v4.new_code_cell(end)]
     with pytest.raises(error):
         execute(notebook, room)

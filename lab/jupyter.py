@@ -1,0 +1,161 @@
+"""What JupyterLab shows beside the notebooks: a live view of the sandbox that was opened last.
+
+JupyterLab's server loads this module as an extension, see lab/jupyter_config. The page is one answer that
+goes on: a picture is added when something has happened. So it needs no second connection, and passes
+through the proxies of Codespaces and Binder.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.serverapp import ServerApp
+from jupyter_server.utils import url_path_join
+from jupyterlab_server.workspaces_handler import WorkspacesManager
+from tornado import web
+
+from settings import ROOT, settings
+
+WORKSPACE = "learn"
+ADDRESS = "/learn/live"
+POLL_SECONDS = 0.5
+LONGEST_LINE = 16 * 1024 * 1024  # bytes; a picture of 20 rows has about 60,000
+
+PAGE = """<!doctype html>
+<meta charset="utf-8">
+<title>Live view</title>
+<style>
+  body { font: 14px/1.5 system-ui, sans-serif; margin: 1em; background: white; color: #222 }
+  svg { width: 100%; height: auto }
+  pre { overflow-x: auto; font-size: 12px }
+</style>
+<h3 id="title"></h3>
+<div id="chart"></div>
+<details><summary>The same as text</summary><pre id="text"></pre></details>
+<script>
+  function show(view) {
+    document.getElementById("title").textContent = view.title
+    document.getElementById("chart").innerHTML = view.html
+    document.getElementById("text").textContent = view.text
+    document.currentScript.remove()
+  }
+</script>
+"""
+NOTHING_YET = "Nothing runs yet. Open a notebook, and run its first cells."
+
+
+def newest_sandbox() -> Path | None:
+    """Return the folder of the sandbox that was opened last: of a notebook, or the shared one."""
+    opened = {}
+    for socket in settings.sandbox.parent.glob(f"{settings.sandbox.name}*/control.sock"):
+        try:
+            opened[socket.stat().st_mtime_ns] = socket.parent
+        except FileNotFoundError:  # it ends at this moment
+            continue
+    return opened[max(opened)] if opened else None
+
+
+def workspace() -> dict[str, Any]:
+    """Return the layout of JupyterLab: the index of the notebooks, and the live view beside it."""
+    index, live = "markdownviewer-widget:README.md", f"help-doc:{ADDRESS}"
+    areas = [{"type": "tab-area", "currentIndex": 0, "widgets": [widget]} for widget in (index, live)]
+    halves = {"type": "split-area", "orientation": "horizontal", "sizes": [0.6, 0.4], "children": areas}
+    return {
+        "metadata": {"id": WORKSPACE},
+        "data": {
+            "layout-restorer:data": {"main": {"dock": halves, "current": index}},
+            index: {"data": {"path": "README.md", "factory": "Markdown Preview"}},
+            live: {"data": {"url": ADDRESS, "text": "Live view"}},
+        },
+    }
+
+
+def prepare(folder: Path) -> list[str]:
+    """Write the workspace into `folder`; return the options with which JupyterLab opens it."""
+    WorkspacesManager(str(folder)).save(WORKSPACE, json.dumps(workspace()))
+    return [f"--LabApp.workspaces_dir={folder}", f"--LabApp.default_url=/lab/workspaces/{WORKSPACE}"]
+
+
+class LiveView(JupyterHandler):
+    """The page with the live view."""
+
+    closed = False
+
+    def on_connection_close(self) -> None:
+        """Note that nobody looks any more: Tornado calls this."""
+        self.closed = True
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Write the page, and a picture whenever something has happened, until the browser closes it."""
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.write(PAGE)
+        while not self.closed:
+            await self._show({"title": "Live view", "html": NOTHING_YET, "text": NOTHING_YET})
+            while not self.closed and not (folder := newest_sandbox()):
+                await asyncio.sleep(POLL_SECONDS)
+            if not self.closed:
+                await self._follow(folder, await self._notebook_of(folder))
+
+    async def _follow(self, folder: Path, title: str) -> None:
+        """Show what happens in one sandbox, until it ends or another one is opened."""
+        async with viewer(folder) as process:
+            assert process.stdout
+            while not self.closed and newest_sandbox() == folder:
+                try:
+                    line = await asyncio.wait_for(process.stdout.readline(), POLL_SECONDS)
+                except TimeoutError:
+                    continue
+                if not line:
+                    break
+                await self._show({"title": title, **json.loads(line)})
+
+    async def _show(self, view: dict[str, str]) -> None:
+        as_script = json.dumps(view).replace("<", "\\u003c")  # no tag in a picture ends the script
+        self.write(f"<script>show({as_script})</script>\n")
+        await self.flush()
+
+    async def _notebook_of(self, folder: Path) -> str:
+        """Return the name of the notebook whose kernel has opened the sandbox."""
+        for session in await self.session_manager.list_sessions():  # type: ignore[no-untyped-call]
+            provisioner = self.kernel_manager.get_kernel(session["kernel"]["id"]).provisioner
+            details = await provisioner.get_provisioner_info() if provisioner else {}
+            if folder.name.endswith(f"-{details.get('pid')}"):
+                return str(session["path"])
+        return "The shared sandbox: examples, and what you run in a terminal"
+
+
+@asynccontextmanager
+async def viewer(folder: Path) -> AsyncIterator[Process]:
+    """Run the program that draws the timeline of a sandbox, for the time of a block."""
+    own = {"SANDBOX_DIR": str(folder), "CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": ""}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "lab.live"),
+        cwd=ROOT,
+        env=os.environ | own,
+        stdin=PIPE,  # its end tells the program that nobody looks, also when this server is killed
+        stdout=PIPE,
+        limit=LONGEST_LINE,
+    )
+    assert process.stdin
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": "lab.jupyter"}]
+
+
+def _load_jupyter_server_extension(server: ServerApp) -> None:
+    web_app = server.web_app
+    web_app.add_handlers(".*$", [(url_path_join(web_app.settings["base_url"], ADDRESS), LiveView)])  # type: ignore[no-untyped-call]

@@ -1,0 +1,50 @@
+"""The timeline of one sandbox, drawn anew whenever something has happened in it.
+
+`lab/jupyter.py` runs this program beside a notebook: `python -m lab.live`. It writes one line of JSON for
+each picture, and ends when its standard input does: then nobody looks any more.
+"""
+
+import json
+import select
+import sys
+from collections.abc import Sequence
+
+from kombu.exceptions import OperationalError
+
+from lab.timeline import Run, Timeline, chart, svg_chart
+
+RECENT_SECONDS = 60.0
+ROWS = 20
+POLL_SECONDS = 1.0
+NO_RUN = "No task yet. Tasks appear here as soon as they are sent."
+
+
+def recent(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs in which something happened in the last minute before the newest event."""
+    newest = max((run.times[-1] for run in runs), default=0.0)
+    return [run for run in runs if run.times[-1] > newest - RECENT_SECONDS]
+
+
+def picture(runs: Sequence[Run]) -> dict[str, str]:
+    """Return the chart of `runs` as HTML, and as text."""
+    if not runs:
+        return {"html": NO_RUN, "text": NO_RUN}
+    return {"html": svg_chart(runs, ROWS), "text": chart(runs, width=90, rows=ROWS)}
+
+
+def main() -> None:
+    """Draw the sandbox of the settings, until standard input ends or the broker is gone."""
+    drawn: list[Run] | None = None
+    try:
+        with Timeline() as timeline:
+            while not select.select([sys.stdin], [], [], 0 if drawn is None else POLL_SECONDS)[0]:
+                runs = recent(timeline.runs)
+                if runs != drawn:
+                    print(json.dumps(picture(runs)), flush=True)
+                    drawn = runs
+    except OperationalError as error:
+        sys.exit(f"The live view has lost its sandbox: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The claims of notebook 01, on the tasks that it uses."""
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from celery.app.defaults import DEFAULTS
+from celery.exceptions import NotRegistered, TimeoutError
+from kombu.exceptions import EncodeError
+
+from celery_app import app
+from lab.sandbox import Sandbox
+from lab.wrong_tasks import month_name
+from monitor import get_queue_length
+from settings import RESULT_DATABASE
+from tasks.basic_tasks import add, greet, simple_calculation
+from tests.helper_tasks import mark_and_wait
+from tests.waiting import lines, wait_for
+
+
+def test_a_message_holds_a_name(sandbox: Sandbox) -> None:
+    """01.1 A message holds the name of its task and no code: a worker that does not know the name cannot run
+    it.
+    """
+    result = month_name.delay({"May": "May"}, "May")
+    message = json.loads(sandbox.broker.client().lindex("basic", 0) or "")
+    assert message["headers"]["task"] == "lab.wrong_tasks.month_name"
+    arguments, keywords, embedded = json.loads(base64.b64decode(message["body"]))
+    assert (arguments, keywords) == ([{"May": "May"}, "May"], {})
+    assert set(embedded.values()) == {None}
+
+    worker = sandbox.start_worker(["basic"], "without")
+    with pytest.raises(NotRegistered):
+        result.get(timeout=20)
+    worker.kill()
+    sandbox.start_worker(["basic"], "with", options=["--include", "lab.wrong_tasks"])
+    assert month_name.delay({"May": "May"}, "May").get(timeout=20) == "May"
+
+
+def test_a_get_that_times_out(sandbox: Sandbox) -> None:
+    """01.2 When its time is over, `get(timeout=…)` raises TimeoutError; the message stays on the queue, and a
+    later worker runs the task.
+    """
+    result = add.delay(4, 5)
+    with pytest.raises(TimeoutError):
+        result.get(timeout=0.2)
+    assert get_queue_length("basic")["waiting"] == 1
+    sandbox.start_worker(["basic"])
+    assert result.get(timeout=20) == 9
+
+
+def test_pending_means_unknown(sandbox: Sandbox) -> None:
+    """01.3 PENDING means "unknown": `delay()` stores nothing in the result backend, so a task that waits has
+    the same state as an id that was never sent.
+    """
+    waits = add.delay(4, 5)
+    results = sandbox.broker.client(RESULT_DATABASE)
+    assert results.keys() == []
+    assert (waits.state, app.AsyncResult("no-such-id").state) == ("PENDING", "PENDING")
+    sandbox.start_worker(["basic"])
+    assert waits.get(timeout=20) == 9
+    assert results.keys() == [f"celery-task-meta-{waits.id}".encode()]
+
+
+@pytest.mark.parametrize(("setting", "state"), [({}, "PENDING"), ({"task_track_started": True}, "STARTED")])
+def test_the_state_of_a_running_task(
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: dict[str, bool],
+    state: str,
+) -> None:
+    """01.4 By default a running task is PENDING too; with `task_track_started` its state is STARTED."""
+    default = {"task_track_started": DEFAULTS["task_track_started"]}
+    monkeypatch.setenv("TEST_CONF", json.dumps(default | setting))
+    sandbox.start_worker(["basic"], options=["--include", "tests.helper_tasks"])
+    runs, release = tmp_path / "runs", tmp_path / "release"
+    result = mark_and_wait.delay(str(runs), str(release))
+    wait_for("it runs", lambda: lines(runs))
+    assert result.state == state
+    release.touch()
+    assert result.get(timeout=20) == "released"
+
+
+def test_the_broker_keeps_messages(sandbox: Sandbox) -> None:
+    """01.5 `delay()` does not notice that no worker is there: the broker keeps the message, and the next
+    worker runs the task.
+    """
+    worker = sandbox.start_worker(["basic"])
+    assert greet.delay("Grace").get(timeout=20) == "Hello, Grace!"
+    worker.kill()
+    clients = sandbox.broker.client()
+    wait_for("the broker knows", lambda: clients.info("clients")["blocked_clients"] == 0)
+    result = greet.delay("Ada")
+    assert get_queue_length("basic")["waiting"] == 1
+    sandbox.start_worker(["basic"])
+    assert result.get(timeout=20) == "Hello, Ada!"
+
+
+def test_an_error_travels_back(sandbox: Sandbox) -> None:
+    """01.6 An error in a task becomes the state FAILURE, and `get()` raises it again in your program."""
+    sandbox.start_worker(["basic"])
+    result = simple_calculation.delay(2, 8, "power")
+    with pytest.raises(ValueError, match="operation='power': use one of add"):
+        result.get(timeout=20)
+    assert result.state == "FAILURE"
+
+
+def test_an_error_that_nobody_asks_for(sandbox: Sandbox) -> None:
+    """01.7 If nobody calls `get()`, an error in a task raises nothing in your program: it is only in the
+    result backend and in the log of the worker.
+    """
+    worker = sandbox.start_worker(["basic"])
+    result = simple_calculation.delay(2, 8, "power")
+    wait_for("its end", result.ready)
+    assert add.delay(4, 5).get(timeout=20) == 9  # nothing was raised, here or by a later call
+    assert result.state == "FAILURE"
+    assert type(app.AsyncResult(result.id).result) is ValueError
+    wait_for("its line", lambda: f"[{result.id}] raised unexpected: ValueError" in worker.log.read_text())
+
+
+def test_what_json_cannot_write(sandbox: Sandbox) -> None:
+    """01.8 An argument that JSON cannot write raises EncodeError in `delay()`, and nothing is sent."""
+    with pytest.raises(EncodeError, match="set is not JSON serializable"):
+        greet.delay({"Ada", "Grace"})
+    assert get_queue_length("basic")["waiting"] == 0
