@@ -50,9 +50,7 @@ def waiting_for(what: str) -> Iterator[None]:
 def as_text(view: RenderableType, width: int) -> str:
     """Return `view` as plain text of at most `width` columns."""
     # In a notebook Rich would show the page there, too.
-    page = Console(
-        file=io.StringIO(), width=width, highlight=False, color_system=None, force_jupyter=False
-    )
+    page = Console(file=io.StringIO(), width=width, highlight=False, color_system=None, force_jupyter=False)
     page.print(view)
     assert isinstance(page.file, io.StringIO)
     return "\n".join(line.rstrip() for line in page.file.getvalue().rstrip().splitlines())

@@ -276,7 +276,7 @@ def _add(runs: list[Run], event: Event) -> None:
     moment, outcome = event["timestamp"], _outcome(event)
     if outcome == "received":
         run = _new_run(runs, event, event["retries"])
-        runs.append(replace(run, name=event["name"], received=moment, outcome=outcome))
+        runs.append(replace(run, received=moment, outcome=outcome))
     elif outcome == "started":
         at = _open(runs, event, started=False)
         runs[at] = replace(runs[at], started=moment, outcome=outcome)
@@ -303,8 +303,11 @@ def _open(runs: list[Run], event: Event, *, started: bool) -> int:
 
 
 def _new_run(runs: list[Run], event: Event, retries: int) -> Run:
-    again = any(run.retries == retries for run in runs)
-    return Run(event["uuid"], worker=event["hostname"], retries=retries, again=again)
+    name = event.get(
+        "name", ""
+    )  # another name: the task has replaced itself by a canvas, and that has its id
+    again = any(run.retries == retries and name in ("", run.name) for run in runs)
+    return Run(event["uuid"], name, event["hostname"], retries, again)
 
 
 def _add_sent(runs: list[Run], event: Event, retries: int) -> None:

@@ -10,11 +10,13 @@ import signal
 import time
 from pathlib import Path
 
+from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from celery_app import app
 from services.simulation import simulate_waiting
 from tasks.async_task import AsyncTask
+from tasks.basic_tasks import add
 
 app.conf.update(json.loads(os.environ.get("TEST_CONF", "{}")))
 
@@ -81,3 +83,9 @@ async def fail_in_the_loop(reason: str) -> None:
     """Raise ValueError from an async body."""
     await simulate_waiting(0.01)
     raise ValueError(reason)
+
+
+@app.task(bind=True)
+def replace_itself(self: Task) -> None:
+    """Have another task do the work, under the same id."""
+    raise self.replace(add.si(1, 2))

@@ -1,5 +1,6 @@
 """The claims of notebook 07: many tasks at once."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +14,18 @@ from celery_app import app
 from lab.sandbox import Sandbox, Worker
 from lab.wrong_tasks import sum_and_wait, sum_and_wait_by_force
 from monitor import get_queue_length, purge_queue
-from tasks.advanced_tasks import bulk_publish, monitored_task, retry_fixed_delay, time_limited_task
+from tasks.advanced_tasks import (
+    bulk_publish,
+    mean_temperature,
+    monitored_task,
+    retry_fixed_delay,
+    time_limited_task,
+)
 from tasks.basic_tasks import add
-from tests.helper_tasks import process_id
+from tests.helper_tasks import mark, mark_and_wait, process_id
 from tests.waiting import wait_for
 
+STATIONS = [mean_temperature.s(source) for source in ("north", "atlantis", "south", "west")]
 PAIRS = [(number, number) for number in range(20)]
 
 
@@ -79,8 +87,41 @@ def test_a_failing_item(sandbox: Sandbox) -> None:
     assert good == [6, 8]
 
 
+def test_a_failed_member_stops_no_other(sandbox: Sandbox) -> None:
+    """07.5 A member of a group that fails stops no other member."""
+    result: Any = group(STATIONS).delay()
+    start(sandbox)
+    wait_for("the end of all", result.ready)
+    assert [member.state for member in result] == ["SUCCESS", "FAILURE", "SUCCESS", "SUCCESS"]
+
+
+def test_results_have_the_order_of_the_members(sandbox: Sandbox, tmp_path: Path) -> None:
+    """07.6 The results of a group come in the order of its members, and not in the order in which they
+    end.
+    """
+    release = str(tmp_path / "release")  # the second member lets the first one end
+    result: Any = group(
+        mark_and_wait.s(str(tmp_path / "runs"), release), mark.s(release), add.s(1, 1)
+    ).delay()
+    start(sandbox)
+    assert result.get(timeout=20) == ["released", None, 2]
+
+
+def test_errors_of_a_group(sandbox: Sandbox) -> None:
+    """07.7 `get()` of a group raises the error of a failed member. With `propagate=False`, the error stands
+    in the list, and the other results too.
+    """
+    result: Any = group(STATIONS).delay()
+    start(sandbox)
+    with pytest.raises(ValueError, match="atlantis"):
+        result.get(timeout=20)
+    north, atlantis, south, west = result.get(timeout=20, propagate=False)
+    assert isinstance(atlantis, ValueError)
+    assert [north, south, west] == [mean_temperature(source) for source in ("north", "south", "west")]
+
+
 def test_starmap_is_one_process(sandbox: Sandbox) -> None:
-    """07.5 `starmap` runs its items one after the other, in one process."""
+    """07.8 `starmap` runs its items one after the other, in one process."""
     start(sandbox)
     result: AsyncResult = process_id.starmap([()] * 10).apply_async()
     pids = result.get(timeout=20)
@@ -88,7 +129,7 @@ def test_starmap_is_one_process(sandbox: Sandbox) -> None:
 
 
 def test_limits_and_retries(sandbox: Sandbox) -> None:
-    """07.6 The task's own time limits and retries do not work for the items of `chunks` and `starmap`."""
+    """07.9 The task's own time limits and retries do not work for the items of `chunks` and `starmap`."""
     start(sandbox)
     slow: AsyncResult = time_limited_task.starmap([(1.2,)]).apply_async()
     starmap: AsyncResult = retry_fixed_delay.starmap([(1, 0.1)]).apply_async()
@@ -100,7 +141,7 @@ def test_limits_and_retries(sandbox: Sandbox) -> None:
 
 
 def test_an_error_inside_a_batch(sandbox: Sandbox) -> None:
-    """07.7 An error inside a batch discards the messages of the batch that are not sent yet."""
+    """07.10 An error inside a batch discards the messages of the batch that are not sent yet."""
     with pytest.raises(EncodeError):
         bulk_publish(add, [(1, 1), (2, 2), (3, {3}), (4, 4)])
     assert waiting() == 0
@@ -109,7 +150,7 @@ def test_an_error_inside_a_batch(sandbox: Sandbox) -> None:
 
 
 def test_a_batch_is_sent_in_parts(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """07.8 A batch sends what it holds after each 1000 messages: after 500 tasks, if each has its task-sent
+    """07.11 A batch sends what it holds after each 1000 messages: after 500 tasks, if each has its task-sent
     event.
     """
     for with_event, part in ((True, 500), (False, 1000)):
@@ -127,7 +168,7 @@ def test_a_batch_is_sent_in_parts(sandbox: Sandbox, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_group_of_one(sandbox: Sandbox) -> None:
-    """07.9 In a chain, a group with one member passes on its value, not a list of one."""
+    """07.12 In a chain, a group with one member passes on its value, not a list of one."""
     start(sandbox)
     flows = [
         chain(group([add.s(2, 2)]), add.s(1)),
@@ -142,14 +183,14 @@ def test_a_group_of_one(sandbox: Sandbox) -> None:
 
 
 def test_get_inside_a_task(sandbox: Sandbox) -> None:
-    """07.10 `get()` inside a task raises RuntimeError."""
+    """07.13 `get()` inside a task raises RuntimeError."""
     start(sandbox)
     with pytest.raises(RuntimeError, match=r"Never call result.get\(\) within a task"):
         sum_and_wait.delay([1, 2, 3]).get(timeout=20)
 
 
 def test_all_slots_wait(sandbox: Sandbox) -> None:
-    """07.11 Tasks that wait for their own parts block a worker when they fill all its slots."""
+    """07.14 Tasks that wait for their own parts block a worker when they fill all its slots."""
     results = [sum_and_wait_by_force.delay([1, 2, 3]) for _ in range(2)]
     first = start(sandbox, "first")
     wait_for("both have sent their parts", lambda: waiting() == 6)

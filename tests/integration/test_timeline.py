@@ -25,7 +25,7 @@ from tasks.advanced_tasks import (
     summarize,
 )
 from tasks.basic_tasks import add, describe_request, greet
-from tests.helper_tasks import mark_and_wait
+from tests.helper_tasks import mark_and_wait, replace_itself
 from tests.waiting import lines, wait_for
 
 HELPERS = ["--include", "tests.helper_tasks"]
@@ -63,6 +63,17 @@ def test_a_run_has_its_task_worker_times_and_outcome(worker: Worker, timeline: T
     assert run.waited is not None
     assert run.ran is not None
     assert timeline.runs == [run]
+
+
+def test_a_task_that_replaces_itself_is_not_delivered_again(worker: Worker, timeline: Timeline) -> None:
+    [before, after] = timeline.wait_for(replace_itself.delay())
+    assert before.task_id == after.task_id
+    assert (before.name, before.outcome, before.again) == (
+        "tests.helper_tasks.replace_itself",
+        "started",
+        False,
+    )
+    assert (after.name, after.outcome, after.again) == ("tasks.basic_tasks.add", "succeeded", False)
 
 
 def test_each_retry_is_a_run_of_its_own(worker: Worker, timeline: Timeline) -> None:
