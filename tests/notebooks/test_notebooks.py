@@ -87,6 +87,10 @@ LESSONS = {
     ),
 }
 
+# Native readers read 238 words a minute (Brysbaert 2019, a review); in a second language it is less.
+WORDS_A_MINUTE = 200
+RUN_SECONDS = 15  # the longest of the notebooks, executed from top to bottom on two quiet cores
+
 EMPTY_CHART = Timeline().svg()
 WIDGET = "application/vnd.jupyter.widget-view+json"
 METADATA = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
@@ -186,6 +190,18 @@ def test_the_index_names_the_notebook_with_its_title_and_minutes(path: Path):
     (minutes,) = re.findall(r"^\*\*(\d+) minutes\.\*\*", text, re.MULTILINE)
     assert path.stem.startswith(number)
     assert f"| {number} | [{title}]({path.name}) | {minutes} |" in INDEX
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_minutes_are_enough_to_read_think_and_run(path: Path):
+    cells = read(path).cells
+    words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    lines = sum(len(source.splitlines()) for source in code)
+    predictions = sum("predict(" in source for source in code)
+    minutes = words / WORDS_A_MINUTE + (lines * 2.5 + predictions * 15 + RUN_SECONDS) / 60
+    [stated] = re.findall(r"^\*\*(\d+) minutes\.\*\*", cells[0].source, re.MULTILINE)
+    assert minutes - 0.5 < int(stated) < minutes + 5, minutes
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
