@@ -11,7 +11,7 @@ import base64
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -96,10 +96,16 @@ class Message(_Readable):
 
 @dataclass(frozen=True)
 class Held:
-    """A message that a worker has taken and not acknowledged, and for how long, in seconds."""
+    """A message that a worker has taken and not acknowledged, and for how long, in seconds.
+
+    `state` is what the worker says of it: active (it runs), reserved (it waits for a free slot) or scheduled
+    (it waits for its time). Where no worker answers for it, `worker` is empty, and it says so.
+    """
 
     message: Message
     age: float
+    worker: str = ""
+    state: str = "no answer"
 
 
 @dataclass(frozen=True)
@@ -164,14 +170,14 @@ class XRay(_Readable):
     def _tables(self) -> Iterator[RenderableType]:
         queues = _table("Queues", "queue", "waiting", "by priority (0 is served first)")
         for queue, lengths in self.waiting.items():
-            lists = ", ".join(f"p{priority}: {length}" for priority, length in lengths.items())
-            queues.add_row(queue, str(sum(lengths.values())), lists)
+            parts = ", ".join(f"p{priority}: {length}" for priority, length in lengths.items())
+            queues.add_row(queue, str(sum(lengths.values())), parts)
         yield queues
         waiting = sum(sum(lengths.values()) for lengths in self.waiting.values())
-        rows = [(f"p{message.priority}", message) for message in self.messages]
-        yield from _messages("Waiting, the next first", "list", rows, waiting)
-        rows = [(f"{held.age:.1f} s", held.message) for held in self.held]
-        yield from _messages("Unacknowledged, in all queues", "age", rows, self.held_total)
+        lists = [(message, f"p{message.priority}") for message in self.messages]
+        yield from _messages("Waiting, the next first", ["list"], lists, waiting)
+        ages = [(held.message, f"{held.age:.1f} s", held.state) for held in self.held]
+        yield from _messages("Unacknowledged, in all queues", ["age", "state"], ages, self.held_total)
         if self.delayed:
             title = _titled("Delayed in the memory of workers", self.delayed, self.delayed_total)
             table = _table(title, "worker", "task", "id", "not before")
@@ -213,8 +219,8 @@ def xray(queue: str | None = None, limit: int = 10) -> XRay:
         held = tuple(itertools.islice(_held(channel, queue), limit))
         bindings = tuple(sorted(_bindings(channel, queue), key=lambda binding: binding.exchange))
         workers = channel.client.scard(f"{BINDINGS}celery.pidbox")
-    # A delayed task is unacknowledged: without any, no worker need be asked.
-    delayed = _delayed(workers) if held_total else []
+    # What a worker has in its memory is unacknowledged: without any, no worker need be asked.
+    delayed, held = _ask_workers(workers, held) if held_total else ([], held)
     results, results_total = _results(limit)
     return XRay(
         queue=queue,
@@ -271,17 +277,29 @@ def _bindings(channel: Any, queue: str | None) -> Iterator[Binding]:
                 yield Binding(key.decode().removeprefix(BINDINGS), routing_key, bound)
 
 
-def _delayed(workers: int) -> list[Delayed]:
-    """Ask the workers. `workers` is how many are known: when all have answered, it waits no longer."""
-    answers = app.control.inspect(timeout=INSPECT_SECONDS, limit=workers).scheduled() or {}
-    return sorted(
-        (
-            Delayed(worker, entry["request"]["name"], entry["request"]["id"], str(entry["eta"]))
-            for worker, entries in answers.items()
-            for entry in entries
-        ),
-        key=lambda task: task.eta,
-    )
+def _ask_workers(workers: int, held: tuple[Held, ...]) -> tuple[list[Delayed], tuple[Held, ...]]:
+    """Return all delayed tasks, and `held` with what the workers say of each.
+
+    `workers` is how many are known: when all have answered, it waits no longer.
+    """
+    inspect = app.control.inspect(timeout=INSPECT_SECONDS, limit=workers)
+    scheduled = inspect.scheduled()
+    if not scheduled:  # no worker answers: it would not answer a second time
+        return [], held
+    delayed = [
+        Delayed(worker, entry["request"]["name"], entry["request"]["id"], str(entry["eta"]))
+        for worker, entries in scheduled.items()
+        for entry in entries
+    ]
+    answers = inspect.query_task(*[task.message.id for task in held]) or {}
+    said = {
+        task_id: (worker, state) for worker, tasks in answers.items() for task_id, (state, _) in tasks.items()
+    }
+    told = []
+    for task in held:
+        worker, state = said.get(task.message.id, (task.worker, task.state))
+        told.append(replace(task, worker=worker, state=state))
+    return sorted(delayed, key=lambda task: task.eta), tuple(told)
 
 
 def _results(limit: int) -> tuple[tuple[StoredResult, ...], int]:
@@ -350,16 +368,18 @@ def _cut(text: str) -> Text:
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
-def _messages(title: str, first: str, rows: list[tuple[str, Message]], total: int) -> Iterator[Table]:
-    """Give a table of messages; `rows` holds what the column `first` says, and the message."""
+def _messages(
+    title: str, own: list[str], rows: Sequence[tuple[Message, *tuple[str, ...]]], total: int
+) -> Iterator[Table]:
+    """Give a table of messages; `rows` holds the message, and what the columns `own` say."""
     if not rows:
         return
-    table = _table(_titled(title, rows, total), first, "queue", "task", "id", "arguments")
-    for value, message in rows:
+    table = _table(_titled(title, rows, total), *own, "queue", "task", "id", "arguments")
+    for message, *values in rows:
         notes = [f"retry {message.headers['retries']}"] if message.headers.get("retries") else []
         notes += [f"not before {message.headers['eta']}"] if message.headers.get("eta") else []
         arguments = " ".join([message.arguments, *(f"[{note}]" for note in notes)])
-        table.add_row(value, message.queue, _short(message.task), message.id, _cut(arguments))
+        table.add_row(*values, message.queue, _short(message.task), message.id, _cut(arguments))
     yield table
 
 

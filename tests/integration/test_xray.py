@@ -95,6 +95,25 @@ def test_an_unacknowledged_message_is_shown_with_its_age(sandbox: Sandbox, tmp_p
     wait_for("it is acknowledged", lambda: xray("basic").held == ())
 
 
+def test_what_workers_have_taken_is_active_reserved_or_scheduled(sandbox: Sandbox, tmp_path: Path) -> None:
+    # One slot, and a prefetch of 2: one task waits in the worker behind another.
+    options = ["--include", "tests.helper_tasks", "--concurrency", "1", "--prefetch-multiplier", "2"]
+    worker = sandbox.start_worker(["basic"], options=options)
+    later = mark_and_wait.apply_async(args=(str(tmp_path / "runs"), str(tmp_path / "release")), countdown=600)
+    wait_for("the worker has it", lambda: xray("basic").delayed)
+    running, waiting = (
+        mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release")) for _ in range(2)
+    )
+    wait_for("the first one runs", lambda: lines(tmp_path / "runs"))
+    expected = {later.id: "scheduled", running.id: "active", waiting.id: "reserved"}
+    wait_for("all three", lambda: {held.message.id: held.state for held in xray("basic").held} == expected)
+    assert {held.worker.partition("@")[0] for held in xray("basic").held} == {worker.name}
+    assert {"scheduled", "active", "reserved"} <= set(xray("basic").text().split())
+
+    worker.kill()
+    assert {held.state for held in xray("basic").held} == {"no answer"}
+
+
 def older_than(held: Held) -> bool:
     return xray("basic").held[0].age > held.age
 
