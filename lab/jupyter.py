@@ -11,7 +11,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import url_path_join
 from jupyterlab_server.workspaces_handler import WorkspacesManager
 from tornado import web
+from tornado.iostream import StreamClosedError
 
 from settings import ROOT, settings
 
@@ -97,6 +98,10 @@ class LiveView(JupyterHandler):
         """Write the page, and a picture whenever something has happened, until the browser closes it."""
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.write(PAGE)
+        with suppress(StreamClosedError):
+            await self._show_all()
+
+    async def _show_all(self) -> None:
         while not self.closed:
             await self._show({"title": "Live view", "html": NOTHING_YET, "text": NOTHING_YET})
             while not self.closed and not (folder := newest_sandbox()):

@@ -1,5 +1,6 @@
 """The claims of notebook 05: beat, its schedule file, expired messages, countdowns."""
 
+import json
 import os
 import shelve
 import signal
@@ -12,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from celery import Celery
+from celery.beat import Scheduler
 from celery.schedules import crontab
 
 from celery_app import LAB, app
@@ -19,7 +21,7 @@ from lab.sandbox import Sandbox, Worker
 from lab.timeline import Timeline
 from lab.xray import xray
 from monitor import get_queue_length
-from tests.helper_tasks import mark
+from tests.helper_tasks import mark, mark_and_wait
 from tests.waiting import lines, wait_for
 
 HELPERS = ["--include", "tests.helper_tasks"]
@@ -53,8 +55,17 @@ def test_beat_needs_no_worker(start_beat: StartBeat) -> None:
     assert {message.task for message in xray("basic").messages} == {"tasks.basic_tasks.periodic_task"}
 
 
+def test_a_second_schedule_replaces_the_first() -> None:
+    """05.2 A second `app.conf.beat_schedule = {…}` replaces the first one, and its entries are sent no
+    more."""
+    program: Celery[Any] = Celery(set_as_current=False)
+    program.conf.beat_schedule = {"first": {"task": "first", "schedule": 60}}
+    program.conf.beat_schedule = {"second": {"task": "second", "schedule": 60}}
+    assert [entry.task for entry in Scheduler(program).schedule.values()] == ["second"]
+
+
 def test_expires_leaves_at_most_one_message_to_run(start_beat: StartBeat, sandbox: Sandbox) -> None:
-    """05.2 If `expires` is shorter than the period of an entry, a worker that comes late runs at most one of
+    """05.3 If `expires` is shorter than the period of an entry, a worker that comes late runs at most one of
     its messages."""
     beat = start_beat("schedule")
     wait_for("four messages", lambda: get_queue_length("basic")["waiting"] >= 4)
@@ -70,7 +81,7 @@ def test_expires_leaves_at_most_one_message_to_run(start_beat: StartBeat, sandbo
 
 
 def test_two_beats_send_everything_twice(start_beat: StartBeat, sandbox: Sandbox) -> None:
-    """05.3 Two beats send every scheduled task twice."""
+    """05.4 Two beats send every scheduled task twice."""
     start_beat("schedule-1")
     start_beat("schedule-2")
     sandbox.broker.client().delete("basic")  # count from now on
@@ -81,10 +92,25 @@ def test_two_beats_send_everything_twice(start_beat: StartBeat, sandbox: Sandbox
     assert round(counts.total() / max(counts.values())) == 2
 
 
+def test_a_job_longer_than_its_period_overlaps(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """05.5 A scheduled task that takes longer than its period runs several times at once, if the workers
+    have free slots."""
+    runs, release = tmp_path / "runs", tmp_path / "release"
+    entry = {"task": mark_and_wait.name, "schedule": 0.2, "args": [str(runs), str(release)]}
+    monkeypatch.setenv("TEST_CONF", json.dumps({"beat_schedule": {"job": entry}}))
+    file = ["--schedule-filename", str(tmp_path / "schedule")]
+    sandbox.start_worker(["basic"], options=[*HELPERS, "--beat", *file, "--concurrency", "3"])
+    wait_for("three runs", lambda: len(lines(runs)) == 3)  # none has ended: each waits for the file
+    assert len(set(lines(runs))) == 3
+    release.touch()
+
+
 def test_the_schedule_file_keeps_the_periods(
     start_beat: StartBeat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """05.4 beat counts periods in its schedule file: with a fresh file, a restart begins every period
+    """05.6 beat counts periods in its schedule file: with a fresh file, a restart begins every period
     anew."""
     monkeypatch.setenv("PERIODIC_TASK_SECONDS", "3600")
 
@@ -102,14 +128,14 @@ def test_the_schedule_file_keeps_the_periods(
 
 
 def test_a_long_countdown_runs_more_than_once(lab_sandbox: Sandbox, tmp_path: Path) -> None:
-    """05.5 On Redis, a task whose countdown is longer than the visibility timeout runs more than once."""
+    """05.7 On Redis, a task whose countdown is longer than the visibility timeout runs more than once."""
     lab_sandbox.start_worker(["basic"], options=HELPERS)
     mark.apply_async(args=[str(tmp_path / "runs")], countdown=6)
     wait_for("it has run twice", lambda: len(lines(tmp_path / "runs")) >= 2, seconds=30)
 
 
 def test_a_countdown_whose_worker_is_killed_is_late(lab_sandbox: Sandbox, tmp_path: Path) -> None:
-    """05.6 When the worker that holds a countdown is killed, the task runs after the visibility timeout, and
+    """05.8 When the worker that holds a countdown is killed, the task runs after the visibility timeout, and
     not when its time comes."""
     with Timeline() as timeline:
         holder = lab_sandbox.start_worker(["basic"], "holder", options=HELPERS)
@@ -129,7 +155,7 @@ def test_a_countdown_whose_worker_is_killed_is_late(lab_sandbox: Sandbox, tmp_pa
 def test_a_worker_that_is_ended_gives_its_countdowns_back(
     number: int, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    """05.7 A worker that is ended with SIGTERM or SIGQUIT puts the messages with a countdown that it holds
+    """05.9 A worker that is ended with SIGTERM or SIGQUIT puts the messages with a countdown that it holds
     back into the queue."""
     worker = sandbox.start_worker(["basic"], options=HELPERS)
     results = [mark.apply_async(args=[str(tmp_path / "runs")], countdown=600) for _ in range(2)]
@@ -142,7 +168,7 @@ def test_a_worker_that_is_ended_gives_its_countdowns_back(
 
 
 def test_two_oclock_is_that_of_the_setting() -> None:
-    """05.8 `crontab(hour="2")` means two o'clock in the time zone of the setting `timezone`, which is UTC
+    """05.10 `crontab(hour="2")` means two o'clock in the time zone of the setting `timezone`, which is UTC
     unless you set it."""
     noon = datetime(2030, 1, 15, 12, tzinfo=UTC)
 

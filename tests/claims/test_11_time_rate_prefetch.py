@@ -8,7 +8,7 @@ from celery.result import AsyncResult
 
 from celery_app import app
 from lab.sandbox import Sandbox, Worker
-from lab.wrong_tasks import acknowledge_early
+from lab.wrong_tasks import acknowledge_early, never_stop
 from lab.xray import xray
 from tasks.advanced_tasks import rate_limited_task, time_limited_task
 from tasks.basic_tasks import add
@@ -53,8 +53,17 @@ def test_soft_and_hard_limit_on_prefork(sandbox: Sandbox, tmp_path: Path) -> Non
     assert isinstance(polite.get(timeout=30, propagate=False), SoftTimeLimitExceeded)
 
 
+def test_except_exception_swallows_the_soft_limit(sandbox: Sandbox) -> None:
+    """11.2 `except Exception` in a task swallows SoftTimeLimitExceeded: the task goes on until the hard
+    limit.
+    """
+    start(sandbox, "--include", "lab.wrong_tasks")
+    result = never_stop.apply_async(soft_time_limit=0.5, time_limit=1.5)
+    assert isinstance(result.get(timeout=30, propagate=False), TimeLimitExceeded)
+
+
 def test_the_hard_limit_is_the_end(sandbox: Sandbox, tmp_path: Path) -> None:
-    """11.2 A late-acknowledged task that the hard time limit ends is acknowledged all the same: it fails, and
+    """11.3 A late-acknowledged task that the hard time limit ends is acknowledged all the same: it fails, and
     is not delivered again.
     """
     worker = start(sandbox)
@@ -68,7 +77,7 @@ def test_the_hard_limit_is_the_end(sandbox: Sandbox, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
 def test_pools_without_limits(sandbox: Sandbox, pool: str) -> None:
-    """11.3 The threads and solo pools ignore both time limits."""
+    """11.4 The threads and solo pools ignore both time limits."""
     start(sandbox, "--pool", pool, queue="advanced")
     soft = time_limited_task.apply_async(args=[1.2], soft_time_limit=0.3, time_limit=60)
     hard = time_limited_task.apply_async(args=[1.2], soft_time_limit=0.3, time_limit=0.6)
@@ -76,7 +85,7 @@ def test_pools_without_limits(sandbox: Sandbox, pool: str) -> None:
 
 
 def test_the_callers_limits_win(sandbox: Sandbox) -> None:
-    """11.4 Time limits that the caller gives win over those of the task."""
+    """11.5 Time limits that the caller gives win over those of the task."""
     start(sandbox, queue="advanced", slots=2)
     longer = time_limited_task.apply_async(args=[1.5], soft_time_limit=60)
     assert time_limited_task.soft_time_limit == 1
@@ -84,7 +93,7 @@ def test_the_callers_limits_win(sandbox: Sandbox) -> None:
 
 
 def test_the_limits_travel_in_the_message(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """11.5 A message carries the time limits that its sender's program knows, and they win over those of
+    """11.6 A message carries the time limits that its sender's program knows, and they win over those of
     the worker's program.
     """
     monkeypatch.setattr(time_limited_task, "soft_time_limit", 4)  # here, and not in the worker
@@ -98,7 +107,7 @@ def test_the_limits_travel_in_the_message(sandbox: Sandbox, monkeypatch: pytest.
 
 
 def test_a_hard_limit_below_the_soft_one(sandbox: Sandbox, tmp_path: Path) -> None:
-    """11.6 A hard time limit below the soft one does not fire before the soft one."""
+    """11.7 A hard time limit below the soft one does not fire before the soft one."""
     start(sandbox, slots=2)
     below = hang.apply_async(args=[str(tmp_path / "a")], soft_time_limit=60, time_limit=0.5)
     wait_for("it runs", lambda: below.state == "STARTED")
@@ -109,7 +118,7 @@ def test_a_hard_limit_below_the_soft_one(sandbox: Sandbox, tmp_path: Path) -> No
 
 
 def test_a_rate_limit_counts_per_worker(sandbox: Sandbox) -> None:
-    """11.7 A rate limit counts per worker: two workers start twice as many."""
+    """11.8 A rate limit counts per worker: two workers start twice as many."""
     queues = ("basic", "advanced")
     for queue in queues:
         start(sandbox, queue=queue, slots=2)
@@ -125,7 +134,7 @@ def test_a_rate_limit_counts_per_worker(sandbox: Sandbox) -> None:
 
 
 def test_a_rate_limit_by_remote_control(sandbox: Sandbox) -> None:
-    """11.8 A rate limit that is set by remote control is unknown to workers that start later."""
+    """11.9 A rate limit that is set by remote control is unknown to workers that start later."""
     start(sandbox)
     app.control.rate_limit(rate_limited_task.name, "6/m", reply=True, limit=1, timeout=10)
     start(sandbox)
@@ -135,7 +144,7 @@ def test_a_rate_limit_by_remote_control(sandbox: Sandbox) -> None:
 
 
 def test_a_busy_worker_hoards(sandbox: Sandbox, tmp_path: Path) -> None:
-    """11.9 With a prefetch multiplier of 4, a busy worker holds four messages for each slot, and an idle
+    """11.10 With a prefetch multiplier of 4, a busy worker holds four messages for each slot, and an idle
     worker beside it does not get them.
     """
     start(sandbox, "--prefetch-multiplier", "4")
@@ -150,7 +159,7 @@ def test_a_busy_worker_hoards(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_a_multiplier_of_one_with_late_acknowledgement(sandbox: Sandbox, tmp_path: Path) -> None:
-    """11.10 With late acknowledgement and a prefetch multiplier of 1, a worker holds only the messages that
+    """11.11 With late acknowledgement and a prefetch multiplier of 1, a worker holds only the messages that
     it runs.
     """
     start(sandbox, "--prefetch-multiplier", "1")
@@ -163,7 +172,7 @@ def test_a_multiplier_of_one_with_late_acknowledgement(sandbox: Sandbox, tmp_pat
 
 
 def test_a_multiplier_of_one_with_early_acknowledgement(sandbox: Sandbox) -> None:
-    """11.11 With early acknowledgement and a prefetch multiplier of 1, one more message for each slot waits
+    """11.12 With early acknowledgement and a prefetch multiplier of 1, one more message for each slot waits
     behind the running one.
     """
     include = ["--include", "lab.wrong_tasks", "--prefetch-multiplier", "1"]
@@ -179,7 +188,7 @@ def test_a_multiplier_of_one_with_early_acknowledgement(sandbox: Sandbox) -> Non
 
 
 def test_delayed_tasks_ignore_prefetch(sandbox: Sandbox) -> None:
-    """11.12 Tasks with a countdown or an ETA ignore the prefetch limit: one worker takes them all."""
+    """11.13 Tasks with a countdown or an ETA ignore the prefetch limit: one worker takes them all."""
     for _ in range(100):
         add.apply_async(args=[1, 2], countdown=3600)
     start(sandbox, "--prefetch-multiplier", "1")
@@ -187,7 +196,7 @@ def test_delayed_tasks_ignore_prefetch(sandbox: Sandbox) -> None:
 
 
 def test_a_limit_for_delayed_tasks_stops_all_others(sandbox: Sandbox) -> None:
-    """11.13 When a worker has reached `worker_eta_task_limit`, it takes no other task from its queues
+    """11.14 When a worker has reached `worker_eta_task_limit`, it takes no other task from its queues
     either.
     """
     start(sandbox, "worker_eta_task_limit=10", slots=2)

@@ -72,7 +72,7 @@ LESSONS = {
     ),
     "10_delivery_guarantees": Lesson(65, 10, 3, "never | 2 | 1 | 2 | 2 | FAILURE | 2 | no"),
     "11_time_rate_prefetch": Lesson(
-        *(68, 13, 2),
+        *(68, 14, 2),
         "stopped after 1 s of 1.5 s | the caller's | FAILURE | finished in 1.2 s | 2 | 4 | 2 | 100 | wait",
     ),
     "12_pools_and_concurrency": Lesson(41, 8, 3, "2 | 1 | 2 | 1 | yes | no | 1 | silence"),
