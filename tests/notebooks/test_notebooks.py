@@ -53,7 +53,7 @@ LESSONS = {
         " | PENDING | PENDING | AttributeError",
     ),
     "05_schedules": Lesson(
-        *(56, 8, 2),
+        *(56, 10, 2),
         "yes | none | 2 | no | 0 | more than once | after the visibility timeout | 10:00",
     ),
     "06_chains": Lesson(
