@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from lab.sandbox import Sandbox
+from services.database import engine
+from settings import MAIL_SOCKET, settings
 from tests.local_engine import docker_fixtures, local_fixtures, project_fixtures
 from tests.newcomer import copy_project, environment_of_a_newcomer
 from tests.waiting import processes_of, wait_for, wait_until_gone
@@ -120,6 +122,40 @@ def room() -> Iterator[Path]:
         for process in left:
             process.kill()
     assert not left
+
+
+# --- files, database and mail of the real-world tasks ---
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return an empty data folder. It and an empty place for a database are for this process and for workers
+    that start later.
+    """
+    for name in ("data_dir", "state_dir"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(settings, name, tmp_path / name)
+        monkeypatch.setenv(name.upper(), str(tmp_path / name))
+    for name in ("database_url", "smtp_host"):  # what the learner's .env may say
+        monkeypatch.setattr(settings, name, None)
+        monkeypatch.setenv(name.upper(), "")
+    yield settings.data_dir
+    engine().dispose()
+
+
+@pytest.fixture
+def mailbox(keeper: Sandbox) -> Iterator[Path]:
+    """Return the folder of the sandbox's mail server, without mails and faults of other tests."""
+
+    def clear() -> None:
+        for folder in ("mail", "mail-faults"):
+            shutil.rmtree(keeper.folder / folder, ignore_errors=True)
+        (keeper.folder / "mail.log").unlink(missing_ok=True)
+
+    clear()
+    wait_for("the mail server listens", (keeper.folder / MAIL_SOCKET).exists)
+    yield keeper.folder
+    clear()
 
 
 # --- a newcomer's checkout ---

@@ -5,7 +5,6 @@ import re
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from lab.wrong_tasks import count_bytes
 from lab.xray import xray
 from services.images import MAX_PIXELS
 from services.mail import PermanentMailError
-from settings import MAIL_SOCKET, settings
 from tasks.realworld_tasks import process_folder, process_image, send_email
 from tests.waiting import wait_for
 
@@ -31,27 +29,9 @@ LARGER: list[dict[str, Any]] = [{"type": "resize", "width": 1800}, {"type": "fil
 
 
 @pytest.fixture(autouse=True)
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a data folder and a place for the mail ledger, for workers that start later too."""
-    for name in ("data_dir", "state_dir"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(settings, name, tmp_path / name)
-        monkeypatch.setenv(name.upper(), str(tmp_path / name))
-    for name in ("database_url", "smtp_host"):  # what the learner's .env may say
-        monkeypatch.setenv(name.upper(), "")
-    (settings.data_dir / "images").mkdir()
-    return settings.data_dir
-
-
-@pytest.fixture
-def mailbox(keeper: Sandbox) -> Iterator[Path]:
-    """Return the folder of the sandbox's mail server, without mails and faults of earlier tests."""
-    for folder in ("mail", "mail-faults"):
-        shutil.rmtree(keeper.folder / folder, ignore_errors=True)
-    (keeper.folder / "mail.log").unlink(missing_ok=True)
-    wait_for("the mail server listens", (keeper.folder / MAIL_SOCKET).exists)
-    yield keeper.folder
-    shutil.rmtree(keeper.folder / "mail-faults", ignore_errors=True)
+def images(data: Path) -> None:
+    """Make the folder of the images."""
+    (data / "images").mkdir()
 
 
 def wait_until_idle(sandbox: Sandbox) -> None:

@@ -3,7 +3,7 @@
 import csv
 import json
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,8 @@ from sqlalchemy import delete, func, select
 
 from lab.notebook import log_lines
 from lab.sandbox import Sandbox
-from services.database import Import, Order, Reject, engine, migrate, reading, writing
+from services.database import Import, Order, Reject, migrate, reading, writing
 from services.tables import COLUMNS, import_csv, split_byte_ranges
-from settings import settings
 from tasks.realworld_tasks import export_data, generate_report, import_data, import_part
 from tests.waiting import wait_for
 
@@ -22,17 +21,9 @@ FORMULA = '=HYPERLINK("https://example.com/steal", "Click here")'
 
 
 @pytest.fixture(autouse=True)
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Make a data folder and an empty database, for workers that start later too."""
-    for name in ("data_dir", "state_dir"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(settings, name, tmp_path / name)
-        monkeypatch.setenv(name.upper(), str(tmp_path / name))
-    monkeypatch.setattr(settings, "database_url", None)  # what the learner's .env may say
-    monkeypatch.setenv("DATABASE_URL", "")
+def database(data: Path) -> None:
+    """Make the tables of an empty database."""
     migrate()
-    yield settings.data_dir
-    engine().dispose()
 
 
 def row(number: int, **changes: object) -> list[object]:

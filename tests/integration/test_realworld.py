@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from sqlalchemy import delete, func, select
 from celery_app import LAB, app
 from lab.mail_server import Fault, fail_next, history, mail_server, received
 from lab.sandbox import Sandbox
-from services.database import Import, Order, Reject, engine, reading, writing
+from services.database import Import, Order, Reject, reading, writing
 from services.mail import PermanentMailError
 from services.tables import COLUMNS
-from settings import MAIL_SOCKET, ROOT, settings
+from settings import MAIL_SOCKET, ROOT
 from tasks.realworld_tasks import (
     cleanup_files,
     contact_sheet_by_mail,
@@ -38,6 +38,8 @@ from tasks.realworld_tasks import (
 )
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.usefixtures("data")
+
 QUEUE = "realworld"
 LETTER = ("ada@example.com", "Welcome", "Good to have you here.")
 SMALLER: list[dict[str, Any]] = [
@@ -47,35 +49,11 @@ SMALLER: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Make a data folder and a place for a database, for this process and for workers that start later."""
-    for name in ("data_dir", "state_dir"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(settings, name, tmp_path / name)
-        monkeypatch.setenv(name.upper(), str(tmp_path / name))
-    for name in ("database_url", "smtp_host"):  # what the learner's .env may say
-        monkeypatch.setattr(settings, name, None)
-        monkeypatch.setenv(name.upper(), "")
-    yield settings.data_dir
-    engine().dispose()
-
-
 @pytest.fixture
 def worker(sandbox: Sandbox) -> Sandbox:
     """Return a sandbox with a worker for the queue realworld."""
     sandbox.start_worker([QUEUE])
     return sandbox
-
-
-@pytest.fixture
-def mailbox(keeper: Sandbox) -> Path:
-    """Return the folder of the sandbox's mail server, without mails and faults of earlier tests."""
-    for folder in ("mail", "mail-faults"):
-        shutil.rmtree(keeper.folder / folder, ignore_errors=True)
-    (keeper.folder / "mail.log").unlink(missing_ok=True)
-    wait_for("the mail server listens", (keeper.folder / MAIL_SOCKET).exists)
-    return keeper.folder
 
 
 def failure(result: AsyncResult) -> str:
