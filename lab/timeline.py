@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # matplotlib takes half a second to load, so only a program t
 
 START_SECONDS = 5.0
 POLL_SECONDS = 0.1
+SENT_SECONDS = 0.1
 MOST_ROWS = 40
 PROBE = "timeline-probe"
 
@@ -156,6 +157,8 @@ class Timeline:
         ids: list[str] = []
         deadline = time.monotonic() + seconds
         self._wait(app.AsyncResult(result) if isinstance(result, str) else result, ids, deadline)
+        with self._changed:  # a quick worker's events may overtake that of the sender
+            self._changed.wait_for(lambda: all(map(self._was_sent, ids)), SENT_SECONDS)
         return self._runs_with(ids)
 
     def text(self, width: int = 110, rows: int = MOST_ROWS) -> str:
@@ -208,10 +211,10 @@ class Timeline:
             with self._changed:
                 task_id, outcome = event["uuid"], _outcome(event)
                 self._events[task_id].append(event)
+                self._changed.notify_all()
                 # A rejected message that goes back to the queue is not the end of its task.
                 if outcome in FINAL and not event.get("requeue"):
                     self._ended[task_id] = self._ended.get(task_id, False) or outcome == "succeeded"
-                    self._changed.notify_all()
 
     # --- waiting ---
 
@@ -238,6 +241,9 @@ class Timeline:
     def _runs_with(self, ids: Iterable[str]) -> list[Run]:
         with self._changed:
             return runs_of(event for task_id in ids for event in self._events.get(task_id, ()))
+
+    def _was_sent(self, task_id: str) -> bool:
+        return any(event["type"] == "task-sent" for event in self._events.get(task_id, ()))
 
     def _seen_of(self, task_id: str) -> str:
         state = app.AsyncResult(task_id).state
