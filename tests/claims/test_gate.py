@@ -7,6 +7,10 @@ served first.` Its test in tests/claims has the docstring `03.2 On Redis, priori
 import ast
 import json
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 from settings import ROOT
 
@@ -47,3 +51,20 @@ def test_every_claim_has_a_test_and_every_test_a_claim() -> None:
 def test_the_statements_are_the_same_in_the_notebook_and_in_the_test() -> None:
     statements = claims_tested()
     assert {claim: statements.get(claim) for claim in claims_made()} == claims_made()
+
+
+def test_a_claim_that_fails_names_its_lesson(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    (tmp_path / "test_claim.py").write_text('def test_it():\n    "03.9 A claim."\n    assert False\n')
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        f"--rootdir={tmp_path}",
+        "-p",
+        "no:cacheprovider",
+        str(tmp_path),
+    ]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "Claim 03.9 is made in notebooks/03_calling_routing_priorities.ipynb" in run.stdout
