@@ -20,6 +20,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -108,6 +109,7 @@ class Keeper:
         self.stopping = False
 
         self.lock = take_folder(folder)
+        (folder / "tmp").mkdir(exist_ok=True)
         logs.mkdir(parents=True, exist_ok=True)
         self.guardian = Guardian(folder)
         self.selector = selectors.DefaultSelector()
@@ -203,6 +205,8 @@ class Keeper:
         self._become_child(out)
         os.environ.clear()
         os.environ.update(request["env"])
+        # A worker that is killed leaves temporary files. They go with the sandbox's folder.
+        os.environ["TMPDIR"] = tempfile.tempdir = str(self.folder / "tmp")
         os.chdir(request["cwd"])
         hostname = name if "@" in name else f"{name}@%h"
         os._exit(run_worker(request["app"], [*request["arguments"], "--hostname", hostname], tell))

@@ -195,6 +195,20 @@ def test_nothing_is_left_after_an_error(folder: Path) -> None:
     wait_until_gone(folder)
 
 
+def test_no_temporary_file_is_left_when_a_worker_is_killed(folder: Path, tmp_path: Path) -> None:
+    code = """
+from lab.sandbox import Sandbox
+from tasks.basic_tasks import add
+with Sandbox(["basic"]) as sandbox:
+    add.delay(1, 1).get(timeout=10)
+    sandbox.worker.kill()
+    sandbox.start_worker(["basic"]).stop()
+"""
+    environment = os.environ | {"SANDBOX_DIR": str(folder), "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_after_a_signal_to_the_program(folder: Path, number: signal.Signals) -> None:
     program = start_program(folder, FOR_EVER)
