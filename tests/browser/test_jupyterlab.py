@@ -129,12 +129,13 @@ def test_notebook_01_runs_in_jupyterlab_and_shows_its_timeline(browser: Chrome) 
     assert numbers == [*(f"[{number}]:" for number in range(1, len(numbers))), "[ ]:"]
     assert page.all("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type*=stderr]") == []
     assert "You predicted: PENDING\nWhat happened: PENDING\nRight.\n" in page.texts(".jp-OutputArea-output")
-    assert is_drawn(page.wait_for(".jp-OutputArea .jp-RenderedSVG img"))
+    timeline = page.wait_for(".jp-OutputArea .jp-RenderedSVG img")
+    wait_for("the timeline", lambda: is_drawn(timeline), SECONDS)
 
     wait_for("the notebook in the live view", lambda: page.live_view()[0] == NOTEBOOK.name, SECONDS)
     wait_for("a task in the live view", lambda: "succeeded" in page.live_view()[1], SECONDS)
     browser.switch_to.frame(page.wait_for(".jp-Help iframe"))
-    assert is_drawn(browser.find_element(By.CSS_SELECTOR, "#chart svg"))
+    wait_for("its chart", lambda: is_drawn(browser.find_element(By.CSS_SELECTOR, "#chart svg")), SECONDS)
     browser.switch_to.default_content()
 
     page.run_cells(1)
@@ -148,4 +149,4 @@ def test_the_pictures_of_notebook_00_are_drawn(browser: Chrome) -> None:
     page.wait_until_idle()
     drawn = ".jp-OutputArea .jp-RenderedSVG img, .jp-OutputArea .jp-RenderedMermaid img"
     wait_for("three timelines and two diagrams", lambda: len(page.all(drawn)) == 5, SECONDS)
-    assert all(is_drawn(picture) for picture in page.all(drawn))
+    wait_for("the pictures", lambda: all(is_drawn(picture) for picture in page.all(drawn)), SECONDS)
