@@ -152,7 +152,8 @@ def test_a_busy_worker_hoards(sandbox: Sandbox, tmp_path: Path) -> None:
     short = [add.delay(number, 1) for number in range(6)]
     wait_for("the busy worker is full", lambda: counts(sandbox) == (3, 4))
     start(sandbox)
-    wait_for("the idle worker has done what it got", lambda: counts(sandbox) == (0, 4))
+    wait_for("the idle worker has done what it got", lambda: finished(short) == 3)
+    wait_for("the busy worker has the others", lambda: counts(sandbox) == (0, 4))
     assert (finished(short), long.state) == (3, "STARTED")
     (tmp_path / "release").touch()
     assert [task.get(timeout=10) for task in short] == [1, 2, 3, 4, 5, 6]
@@ -166,8 +167,9 @@ def test_a_multiplier_of_one_with_late_acknowledgement(sandbox: Sandbox, tmp_pat
     long = occupy(sandbox, tmp_path)
     short = [add.delay(number, 1) for number in range(6)]
     start(sandbox)
-    wait_for("the idle worker has done all of them", lambda: counts(sandbox) == (0, 1))
-    assert (finished(short), long.state) == (6, "STARTED")
+    wait_for("the idle worker has done all of them", lambda: finished(short) == 6)
+    wait_for("only the long one is unacknowledged", lambda: counts(sandbox) == (0, 1))
+    assert long.state == "STARTED"
     (tmp_path / "release").touch()
 
 
@@ -183,8 +185,9 @@ def test_a_multiplier_of_one_with_early_acknowledgement(sandbox: Sandbox) -> Non
     short = [add.delay(number, 1) for number in range(6)]
     wait_for("the busy worker holds one for each slot", lambda: counts(sandbox) == (4, 2))
     start(sandbox)
-    wait_for("the idle worker has done all of the others", lambda: counts(sandbox) == (0, 2))
-    assert [task.state for task in short].count("SUCCESS") == 4
+    wait_for("the idle worker has done all of the others", lambda: finished(short) == 4)
+    wait_for("the busy worker has two", lambda: counts(sandbox) == (0, 2))
+    assert finished(short) == 4
 
 
 def test_delayed_tasks_ignore_prefetch(sandbox: Sandbox) -> None:

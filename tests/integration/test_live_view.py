@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -48,7 +49,12 @@ def wait_for_line(page: HTTPResponse, text: bytes) -> None:
 
 def viewers(room: Path) -> list[psutil.Process]:
     """Return the programs that draw for a live view."""
-    return [process for process in processes_of(room) if "lab.live" in process.cmdline()]
+    found = []
+    for process in processes_of(room):
+        with suppress(psutil.NoSuchProcess):  # it ends at this moment
+            if "lab.live" in process.cmdline():
+                found.append(process)
+    return found
 
 
 def test_it_shows_what_runs_and_ends_with_the_server(

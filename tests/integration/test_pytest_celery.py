@@ -139,8 +139,11 @@ class TestTwoWorkers:
         header = [task_with_progress.s(total=5), task_with_progress.s(total=5)]  # one for each worker
         body = chord(header)(describe_request.si()).get(timeout=DEADLINE)
         assert body["worker"] in {worker.hostname() for worker in celery_worker_cluster}
-        for worker in celery_worker_cluster:
-            assert worker.logs().count("task_with_progress[") == 2  # received, succeeded
+        # The body may end before a header's last line, received and succeeded, is in the log.
+        wait_for(
+            "two lines in each log",
+            lambda: all(worker.logs().count("task_with_progress[") == 2 for worker in celery_worker_cluster),
+        )
 
 
 # --- pytest-celery's own worker -------------------------------------------------------------------------
