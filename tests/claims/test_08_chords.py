@@ -47,9 +47,18 @@ def test_when_the_body_is_sent(sandbox: Sandbox) -> None:
 
 
 def test_the_counter_expires(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """08.2 The counter of a chord expires after `result_expires`, or `result_chord_expires` if that is set: a
-    header that takes longer never runs its body."""
+    """08.2 The counter of a chord expires after `result_expires`, or `result_chord_expires` if that is set,
+    and each member that ends renews it: if none ends for so long, the body never runs."""
     results = sandbox.broker.client(RESULT_DATABASE)
+
+    _, members = send(chord([add.s(1, 1).set(queue="advanced"), add.s(2, 2)], monitored_task.s()))
+    renewed = f"celery-taskset-meta-{members.id}.s"
+    results.expire(renewed, 60)
+    first = start(sandbox, "advanced")
+    wait_for("one member's end renews it", lambda: results.ttl(renewed) > 60)
+    wait_for("the acknowledgement", lambda: not sandbox.broker.client().hlen("unacked"))
+    first.kill()
+
     usual, usual_members = send(chord([add.s(1, 1), add.s(2, 2)], monitored_task.s()))
     assert results.ttl(f"celery-taskset-meta-{usual_members.id}.s") in (3599, app.conf.result_expires)
 
