@@ -5,8 +5,9 @@ from pathlib import Path
 import psutil
 
 from lab.notebook import wait_for
+from lab.sandbox import Sandbox
 
-__all__ = ["lines", "processes_of", "wait_for", "wait_until_gone"]
+__all__ = ["lines", "processes_of", "wait_for", "wait_until_gone", "wait_until_idle"]
 
 
 def lines(path: Path) -> list[str]:
@@ -25,6 +26,12 @@ def processes_of(folder: Path | str) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def wait_until_idle(sandbox: Sandbox, queue: str) -> None:
+    """Wait until nothing is queued, running or waiting for a retry."""
+    broker = sandbox.broker.client()
+    wait_for("all is done", lambda: broker.llen(queue) == broker.hlen("unacked") == 0)
 
 
 def wait_until_gone(folder: Path) -> None:

@@ -20,7 +20,7 @@ from lab.xray import xray
 from services.images import MAX_PIXELS
 from services.mail import PermanentMailError
 from tasks.realworld_tasks import process_folder, process_image, send_email
-from tests.waiting import wait_for
+from tests.waiting import wait_for, wait_until_idle
 
 QUEUE = "realworld"
 LETTER = ("ada@example.com", "Welcome", "Good to have you here.")
@@ -32,12 +32,6 @@ LARGER: list[dict[str, Any]] = [{"type": "resize", "width": 1800}, {"type": "fil
 def images(data: Path) -> None:
     """Make the folder of the images."""
     (data / "images").mkdir()
-
-
-def wait_until_idle(sandbox: Sandbox) -> None:
-    """Wait until nothing is queued, running or waiting for a retry."""
-    broker = sandbox.broker.client()
-    wait_for("all is done", lambda: broker.llen(QUEUE) == broker.hlen("unacked") == 0)
 
 
 # --- mail ---
@@ -60,7 +54,7 @@ def test_temporary_and_permanent_failures(
     fail_next(mailbox, "550")
     with pytest.raises(PermanentMailError, match="refused: 550"):
         send_email.delay(*LETTER).get(timeout=30)
-    wait_until_idle(sandbox)
+    wait_until_idle(sandbox, QUEUE)
     assert history(mailbox) == [*heard, "550"]
 
 
@@ -110,7 +104,7 @@ def test_the_ledger_stops_the_second_mail(sandbox: Sandbox, mailbox: Path) -> No
     assert message
     worker = sandbox.start_worker([QUEUE])
     assert sent.get(timeout=30)["already_sent"] is False
-    wait_until_idle(sandbox)
+    wait_until_idle(sandbox, QUEUE)
     broker.lpush(QUEUE, message)  # the same message once more, byte by byte
     ended = [line for line in log_lines(worker, sent.id, times=2) if "succeeded" in line]
     assert ["'already_sent': True" in line for line in ended] == [False, True]

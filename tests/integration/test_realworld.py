@@ -36,7 +36,7 @@ from tasks.realworld_tasks import (
     sales_report_by_mail,
     send_email,
 )
-from tests.waiting import wait_for
+from tests.waiting import wait_for, wait_until_idle
 
 pytestmark = pytest.mark.usefixtures("data")
 
@@ -68,12 +68,6 @@ def progress(result: AsyncResult) -> list[dict[str, Any]]:
     seen: list[dict[str, Any]] = []
     result.get(timeout=30, on_message=seen.append)
     return [message["result"] for message in seen if message["status"] == "PROGRESS"]
-
-
-def wait_until_idle(sandbox: Sandbox) -> None:
-    """Wait until nothing is queued, running or waiting for a retry."""
-    broker = sandbox.broker.client()
-    wait_for("all is done", lambda: broker.llen(QUEUE) == broker.hlen("unacked") == 0)
 
 
 # --- mail ---
@@ -109,7 +103,7 @@ def test_a_permanent_failure_is_not_retried(worker: Sandbox, mailbox: Path) -> N
     sent = send_email.delay(*LETTER)
     with pytest.raises(PermanentMailError, match=r"to='ada@example\.com': refused: 550"):
         sent.get(timeout=30)
-    wait_until_idle(worker)
+    wait_until_idle(worker, QUEUE)
     assert history(mailbox) == ["550"]
 
 
@@ -230,7 +224,7 @@ def test_a_broken_image_stops_the_contact_sheet_and_not_the_other_images(
     (data / photos[1]).write_bytes((data / photos[1]).read_bytes()[:300])
     result = contact_sheet_by_mail("images", SMALLER, "ada@example.com").delay()
     assert f"image_path='{photos[1]}'" in failure(result)
-    wait_until_idle(worker)
+    wait_until_idle(worker, QUEUE)
     written = {path.name.partition("-")[0] for path in (data / "out").rglob("*") if path.is_file()}
     assert written == {"photo0", "photo2", "photo3"}
     assert history(mailbox) == []
@@ -401,7 +395,7 @@ def test_a_pipeline_that_fails_mails_which_task_failed_and_no_report(
     assert isinstance(last.parent, AsyncResult)
     assert "period='2026-13': not a period" in failure(last.parent)
     wait_for("the mail", lambda: received(mailbox))
-    wait_until_idle(worker)
+    wait_until_idle(worker, QUEUE)
     [mail] = received(mailbox)
     assert (mail["To"], mail["Subject"]) == ("boss@example.com", "A pipeline failed")
     assert last.parent.id in mail.get_content()
