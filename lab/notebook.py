@@ -6,9 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
-
-from celery.result import AsyncResult
+from typing import TypeVar
 
 from celery_app import app
 from lab.sandbox import Sandbox, Worker, connect
@@ -79,24 +77,3 @@ def log_lines(worker: Worker, task_id: str, until: str = "succeeded", times: int
         return lines if sum(until in line for line in lines) >= times else []
 
     return wait_for(f"{times} x {until!r} for task {task_id} in {worker.log}", look)
-
-
-def events_of(send: Callable[[], AsyncResult], seconds: float = 15) -> list[dict[str, Any]]:
-    """Call `send`, which sends one task, and return the events of that task up to its success.
-
-    Raises `TimeoutError` if it has not succeeded within `seconds`.
-    """
-    result: AsyncResult | None = None
-    events: list[dict[str, Any]] = []
-    deadline = time.monotonic() + seconds
-    with app.connection_for_read() as connection:
-        receiver = app.events.Receiver(connection, handlers={"*": events.append})
-        # Workers answer the wake-up with an event. From then on none is missed.
-        for _ in receiver.itercapture(limit=None, timeout=seconds, wakeup=True):
-            result = result or send()
-            mine = [event for event in events if event.get("uuid") == result.id]
-            if any(event["type"] == "task-succeeded" for event in mine):
-                return mine
-            if time.monotonic() > deadline:
-                break
-    raise TimeoutError(f"No task has succeeded within {seconds:g} seconds; events: {events}")

@@ -12,8 +12,8 @@ from celery import Celery
 from kombu.exceptions import ContentDisallowed
 from kombu.serialization import dumps, loads, prepare_accept_content
 
-from lab.notebook import events_of
 from lab.sandbox import Sandbox
+from lab.timeline import Timeline
 from lab.wrong_tasks import check_password, month_name
 from lab.xray import xray
 from settings import RESULT_DATABASE
@@ -129,9 +129,12 @@ def test_celery_accepts_json_only_by_default() -> None:
 def test_argsrepr_decides_what_events_show(sandbox: Sandbox) -> None:
     """02.10 `argsrepr` decides which arguments are shown in events and in Flower."""
     sandbox.start_worker(["basic"], options=WRONG_TASKS)
-    plain = events_of(lambda: check_password.delay("swordfish"))
-    hidden = events_of(lambda: check_password.apply_async(args=["swordfish"], argsrepr="('***',)"))
-    shown = [event["args"] for event in (*plain, *hidden) if event["type"] == "task-received"]
+    with Timeline() as plain:
+        plain.wait_for(check_password.delay("swordfish"))
+    with Timeline() as timeline:
+        timeline.wait_for(check_password.apply_async(args=["swordfish"], argsrepr="('***',)"))
+    hidden = timeline.events
+    shown = [event["args"] for event in (*plain.events, *hidden) if event["type"] == "task-received"]
     assert shown == ["('swordfish',)", "('***',)"]
     assert "swordfish" not in str(hidden)
 
