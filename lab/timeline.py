@@ -332,6 +332,12 @@ def _outcome(event: Event) -> str:
     return event["type"].removeprefix("task-")
 
 
+def most_at_once(runs: Iterable[Run]) -> int:
+    """Return how many of these runs went on at the same time, at most. Those without an end do not count."""
+    spans = [(run.started, run.ended) for run in runs if run.started is not None and run.ended is not None]
+    return max((sum(begin <= moment < end for begin, end in spans) for moment, _ in spans), default=0)
+
+
 # --- from runs to charts ----------------------------------------------------------------------------------
 
 
