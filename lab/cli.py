@@ -218,11 +218,13 @@ def run(command: tuple[str, ...]) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def notebooks(arguments: tuple[str, ...]) -> None:
     """Open JupyterLab on the notebooks, with a live view beside them and the sandbox running."""
-    from lab.jupyter import prepare
-
     os.chdir(ROOT)
     as_root = ("--allow-root",) if os.geteuid() == 0 else ()  # in containers; Jupyter asks for it
-    layout = prepare(settings.state_dir / "jupyter")
+    # lab/jupyter.py writes the workspace there, and JupyterLab opens it.
+    layout = (
+        f"--LabApp.workspaces_dir={settings.state_dir / 'jupyter'}",
+        "--LabApp.default_url=/lab/workspaces/learn",
+    )
     own = str(ROOT / "lab" / "jupyter_config")
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
         [own, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]

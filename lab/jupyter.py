@@ -78,12 +78,6 @@ def workspace() -> dict[str, Any]:
     }
 
 
-def prepare(folder: Path) -> list[str]:
-    """Write the workspace into `folder`; return the options with which JupyterLab opens it."""
-    WorkspacesManager(str(folder)).save(WORKSPACE, json.dumps(workspace()))
-    return [f"--LabApp.workspaces_dir={folder}", f"--LabApp.default_url=/lab/workspaces/{WORKSPACE}"]
-
-
 class LiveView(JupyterHandler):
     """The page with the live view."""
 
@@ -162,5 +156,8 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(server: ServerApp) -> None:
+    # The name of the workspace and its folder are options of `./learn notebooks`.
+    [lab] = server.extension_manager.extension_apps["jupyterlab"]
+    WorkspacesManager(lab.workspaces_dir).save(WORKSPACE, json.dumps(workspace()))
     web_app = server.web_app
     web_app.add_handlers(".*$", [(url_path_join(web_app.settings["base_url"], ADDRESS), LiveView)])  # type: ignore[no-untyped-call]
