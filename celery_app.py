@@ -176,13 +176,13 @@ FAST: dict[str, Any] = RELIABLE | {
 
 # For lessons about failure only: redelivery within seconds. In production a task that takes longer
 # than the visibility timeout would run twice.
-LAB: dict[str, Any] = RELIABLE | {
+DRILL: dict[str, Any] = RELIABLE | {
     "visibility_timeout": 3,
     "unacked_restore_interval": 1,
     "unacked_restore_throttle": 1,
 }
 
-PROFILES = {"reliable": RELIABLE, "fast": FAST, "lab": LAB}
+PROFILES = {"reliable": RELIABLE, "fast": FAST, "drill": DRILL}
 _REDIS_OPTIONS = {"visibility_timeout", "unacked_restore_interval", "unacked_restore_throttle"}
 
 profile = PROFILES[settings.celery_profile]

@@ -6,17 +6,17 @@ On Redis a queue is several lists, one for each priority, and a message that a w
 them: it lies in the hash `unacked`. `LLEN` of one list shows a part of the backlog.
 """
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from typing import Any, TypedDict
 
 from kombu.exceptions import OperationalError
-from rich.console import Group
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 
-from celery_app import QUEUES, app, broker_trouble, require_broker
-from lab import console
+from broker import QueueLength, broker_channel, check_queue, queue_lengths
+from celery_app import app, broker_trouble, require_broker
 
 
 class TaskState(TypedDict):
@@ -28,14 +28,6 @@ class TaskState(TypedDict):
     result: Any
     traceback: str | None
     note: str
-
-
-class QueueLength(TypedDict):
-    """How many messages a queue has."""
-
-    waiting: int
-    unacknowledged: int
-    by_priority: dict[int, int]
 
 
 class WorkerStats(TypedDict):
@@ -75,28 +67,7 @@ def get_queue_length(queue: str) -> QueueLength:
     """
     check_queue(queue)
     with broker_channel() as channel:
-        lengths = waiting_by_priority(channel, queue)
-        # Each entry is the message, its exchange and its routing key, which is the queue's name here.
-        held = [json.loads(entry)[2] for _, entry in channel.client.hscan_iter(channel.unacked_key)]
-    return {
-        "waiting": sum(lengths.values()),
-        "unacknowledged": held.count(queue),
-        "by_priority": lengths,
-    }
-
-
-def waiting_by_priority(channel: Any, queue: str) -> dict[int, int]:
-    """Return the length of each priority list of `queue` that is not empty, the one served first first."""
-    lengths = {
-        priority: channel.client.llen(list_key(channel, queue, priority))
-        for priority in channel.priority_steps
-    }
-    return {priority: length for priority, length in lengths.items() if length}
-
-
-def list_key(channel: Any, queue: str, priority: int) -> str:
-    """Return the key of the Redis list that holds the messages of `queue` with this priority."""
-    return f"{queue}{channel.sep}{priority}" if priority else queue
+        return queue_lengths(channel)[queue]
 
 
 def purge_queue(queue: str) -> int:
@@ -133,43 +104,42 @@ def get_worker_stats(timeout: float = 1.0) -> dict[str, WorkerStats]:
     }
 
 
-@contextmanager
-def broker_channel() -> Iterator[Any]:
-    """Give a channel to the broker. Raises `OperationalError` at once if the broker does not answer."""
-    with app.connection_for_write() as connection:
-        transport = connection.transport
-        try:
-            yield transport.create_channel(transport.establish_connection())
-        except connection.connection_errors as error:
-            raise OperationalError(broker_trouble(error)) from error
-
-
-def check_queue(queue: str) -> None:
-    """Raise `ValueError` for a queue that the app does not have."""
-    if queue not in QUEUES:
-        raise ValueError(f"queue={queue!r}: no such queue; use one of {', '.join(QUEUES)}")
-
-
 def view() -> Group:
     """Return the live view: one table of queues, one of workers."""
     queues = Table("queue", "waiting", "unacknowledged", title="Queues", title_justify="left")
-    for queue in QUEUES:
-        length = get_queue_length(queue)
+    with broker_channel() as channel:
+        lengths = queue_lengths(channel)
+    for queue, length in lengths.items():
         queues.add_row(queue, str(length["waiting"]), str(length["unacknowledged"]))
-    columns = ("worker", "pool", "slots", "queues", "active", "reserved", "scheduled", "done")
+    columns = ("worker", "pool", "concurrency", "queues", "active", "reserved", "scheduled", "done")
     workers = Table(*columns, title="Workers", title_justify="left")
     for name, stats in get_worker_stats().items():
         numbers = (stats["active"], stats["reserved"], stats["scheduled"], stats["done"])
-        slots, served = str(stats["concurrency"]), ",".join(stats["queues"])
-        workers.add_row(name, stats["pool"], slots, served, *map(str, numbers))
+        concurrency, served = str(stats["concurrency"]), ",".join(stats["queues"])
+        workers.add_row(name, stats["pool"], concurrency, served, *map(str, numbers))
     return Group(queues, workers)
+
+
+def watch(view: Callable[[], RenderableType], seconds: float = 1.0) -> None:
+    """Show what `view` returns, again every `seconds` until Ctrl-C; once, if the output is not a terminal."""
+    out = Console(highlight=False, soft_wrap=True)
+    if not out.is_terminal:
+        out.print(view())
+        return
+    try:
+        with Live(view(), console=out, auto_refresh=False) as live:
+            while True:
+                time.sleep(seconds)
+                live.update(view(), refresh=True)
+    except KeyboardInterrupt:
+        pass
 
 
 def main() -> None:
     """Show the view until Ctrl-C; once, if the output is not a terminal."""
     require_broker()
     try:
-        console.watch(view)
+        watch(view)
     except OperationalError as error:
         raise SystemExit(broker_trouble(error)) from None
 

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
 
     celery_broker_url: str | None = None
     celery_result_backend: str | None = None
-    celery_profile: Literal["reliable", "fast", "lab"] = "reliable"
+    celery_profile: Literal["reliable", "fast", "drill"] = "reliable"
     timezone: str = "UTC"
     sandbox_dir: Path | None = None
     state_dir: Path = ROOT / ".state"
@@ -131,7 +131,7 @@ class Settings(BaseSettings):
         return self
 
     @cached_property
-    def sandbox(self) -> Path:
+    def sandbox_folder(self) -> Path:
         """The private folder of the sandbox that all terminals of this checkout share."""
         if self.sandbox_dir:
             return self.sandbox_dir.expanduser().absolute()
@@ -152,7 +152,7 @@ class Settings(BaseSettings):
     @property
     def mail_socket(self) -> Path:
         """Where the sandbox's mail server listens."""
-        return self.sandbox / MAIL_SOCKET
+        return self.sandbox_folder / MAIL_SOCKET
 
     @property
     def uses_sandbox(self) -> bool:
@@ -162,12 +162,12 @@ class Settings(BaseSettings):
     @property
     def broker_url(self) -> str:
         """Where tasks are sent."""
-        return self.celery_broker_url or socket_url(self.sandbox, BROKER_DATABASE)
+        return self.celery_broker_url or socket_url(self.sandbox_folder, BROKER_DATABASE)
 
     @property
     def result_backend(self) -> str:
         """Where results are kept."""
-        return self.celery_result_backend or socket_url(self.sandbox, RESULT_DATABASE)
+        return self.celery_result_backend or socket_url(self.sandbox_folder, RESULT_DATABASE)
 
 
 def socket_url(sandbox: Path, database: int) -> str:

@@ -25,7 +25,8 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import delete, func, select
 
-from services import database, tables
+from services import database, order_export, order_import
+from services.models import Order
 from settings import ROOT, settings
 
 TABLE = "orders.csv"
@@ -35,10 +36,11 @@ BATCH = 5_000
 def bare_loop() -> int:
     """Check each row and store it with the driver's own executemany: nothing can be done with less."""
     mark = "?" if settings.database.startswith("sqlite") else "%s"
-    columns = ", ".join(tables.COLUMNS)
+    columns = ", ".join(order_import.COLUMNS)
     statement = (
-        f"INSERT INTO orders ({columns}) VALUES ({', '.join([mark] * len(tables.COLUMNS))}) "
-        "ON CONFLICT (order_id) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in tables.COLUMNS)
+        f"INSERT INTO orders ({columns}) VALUES ({', '.join([mark] * len(order_import.COLUMNS))}) "
+        "ON CONFLICT (order_id) DO UPDATE SET "
+        + ", ".join(f"{c} = excluded.{c}" for c in order_import.COLUMNS)
     )
     connection = database.engine().raw_connection()
     cursor = connection.cursor()
@@ -53,7 +55,7 @@ def bare_loop() -> int:
 
 def _check(row: dict[str, Any]) -> list[Any] | None:
     try:
-        order = vars(tables.OrderRow.model_validate(row))
+        order = vars(order_import.OrderRow.model_validate(row))
     except ValidationError:
         return None
     if settings.database.startswith("sqlite"):
@@ -64,32 +66,32 @@ def _check(row: dict[str, Any]) -> list[Any] | None:
 
 def one_process() -> int:
     """Import the file."""
-    tables.import_csv(TABLE, batch_size=BATCH)
+    order_import.import_csv(TABLE, batch_size=BATCH)
     return 1
 
 
 def byte_ranges() -> int:
     """Import the file in one part for each core, as a chord does."""
-    parts = tables.split_byte_ranges(TABLE, os.cpu_count() or 1)
+    parts = order_import.split_byte_ranges(TABLE, os.cpu_count() or 1)
     with ProcessPoolExecutor(len(parts), mp_context=get_context("fork")) as pool:
-        tables.merge_rejects(TABLE, list(pool.map(import_range, parts)))
+        order_import.merge_rejects(TABLE, list(pool.map(import_range, parts)))
     return len(parts)
 
 
-def import_range(part: tuple[int, int]) -> tables.ImportResult:
+def import_range(part: tuple[int, int]) -> order_import.ImportResult:
     """Import one byte range."""
-    return tables.import_csv(TABLE, batch_size=BATCH, byte_range=part)
+    return order_import.import_csv(TABLE, batch_size=BATCH, byte_range=part)
 
 
 def export_jsonl() -> int:
     """Export what has been imported."""
-    tables.export_orders("jsonl")
+    order_export.export_orders("jsonl")
     return 1
 
 
 def export_csv() -> int:
     """Export what has been imported."""
-    tables.export_orders("csv")
+    order_export.export_orders("csv")
     return 1
 
 
@@ -109,12 +111,12 @@ def measure(name: str) -> tuple[float, int, int, int]:
     database.migrate()
     if empty:
         with database.writing() as session:
-            session.execute(delete(database.Order))
+            session.execute(delete(Order))
     begin = time.perf_counter()
     processes = work()
     seconds = time.perf_counter() - begin
     with database.reading() as session:
-        orders = session.scalar(select(func.count()).select_from(database.Order)) or 0
+        orders = session.scalar(select(func.count()).select_from(Order)) or 0
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return seconds, orders, peak // 1024, processes
 

@@ -45,7 +45,7 @@ def wait_for_mail(to: str, seconds: float = 30) -> list[str]:
     """Wait until the sandbox's mail server has a mail to this address. Return the subjects of all."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if subjects := [mail["Subject"] for mail in received(settings.sandbox) if mail["To"] == to]:
+        if subjects := [mail["Subject"] for mail in received(settings.sandbox_folder) if mail["To"] == to]:
             return subjects
         time.sleep(0.05)
     return []

@@ -77,7 +77,7 @@ def down() -> None:
     """Stop the sandbox: all its workers and the broker. Queued tasks are gone."""
     from lab.sandbox import connect
 
-    connection = connect(settings.sandbox)
+    connection = connect(settings.sandbox_folder)
     if connection is None:
         click.echo("No sandbox runs.")
         return
@@ -90,7 +90,7 @@ def status() -> None:
     """Show what runs in the sandbox."""
     from lab.sandbox import connect
 
-    connection = connect(settings.sandbox)
+    connection = connect(settings.sandbox_folder)
     if connection is None:
         click.echo("No sandbox runs. Start it with ./learn up")
         sys.exit(1)
@@ -109,7 +109,7 @@ def show(state: dict[str, object]) -> None:
             click.echo(f"{kind:8} {process['name']:16} pid {process['pid']:<8} log {process['log']}")
         else:
             click.echo(f"{kind:8} not running")
-    click.echo(f"{'URL':8} {socket_url(settings.sandbox, BROKER_DATABASE)}")
+    click.echo(f"{'URL':8} {socket_url(settings.sandbox_folder, BROKER_DATABASE)}")
 
 
 @learn.command()
@@ -124,13 +124,14 @@ def xray(queue: str | None, as_json: bool, limit: int, watch: bool) -> None:
     from celery_app import require_broker
     from lab import console
     from lab.xray import xray
+    from monitor import watch as show_again
 
     require_broker()
     try:
         if as_json:
             click.echo(xray(queue, limit).as_json())
         elif watch:
-            console.watch(lambda: xray(queue, limit))
+            show_again(lambda: xray(queue, limit))
         else:
             console.out.print(xray(queue, limit))
     except (ValueError, OperationalError) as error:
@@ -168,7 +169,7 @@ def diagram(expression: str, run_it: bool) -> None:
     from lab import console
     from lab.diagram import canvas_of, diagram
     from lab.sandbox import SandboxError
-    from lab.session import served
+    from lab.serving import served
     from lab.timeline import Timeline
 
     try:
@@ -199,7 +200,7 @@ def run(command: tuple[str, ...]) -> None:
 
     if settings.uses_sandbox:
         try:
-            connection = join(settings.sandbox, settings.state_dir / "logs")
+            connection = join(settings.sandbox_folder, settings.state_dir / "logs")
         except SandboxError as error:
             raise click.ClickException(str(error)) from error
         # The command inherits the open connection: the broker stays as long as the command runs.
@@ -220,12 +221,12 @@ def notebooks(arguments: tuple[str, ...]) -> None:
     """Open JupyterLab on the notebooks, with a live view beside them and the sandbox running."""
     os.chdir(ROOT)
     as_root = ("--allow-root",) if os.geteuid() == 0 else ()  # in containers; Jupyter asks for it
-    # lab/jupyter.py writes the workspace there, and JupyterLab opens it.
+    # lab/jupyter/extension.py writes the workspace there, and JupyterLab opens it.
     layout = (
         f"--LabApp.workspaces_dir={settings.state_dir / 'jupyter'}",
         "--LabApp.default_url=/lab/workspaces/learn",
     )
-    own = str(ROOT / "lab" / "jupyter_config")
+    own = str(ROOT / "lab" / "jupyter" / "config")
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
         [own, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
     )

@@ -1,13 +1,11 @@
 """How programs of this project speak: one small set of styles, readable without colour."""
 
 import io
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.live import Live
 from rich.markup import escape
 
 out = Console(highlight=False, soft_wrap=True)
@@ -54,17 +52,3 @@ def as_text(view: RenderableType, width: int) -> str:
     page.print(view)
     assert isinstance(page.file, io.StringIO)
     return "\n".join(line.rstrip() for line in page.file.getvalue().rstrip().splitlines())
-
-
-def watch(view: Callable[[], RenderableType], seconds: float = 1.0) -> None:
-    """Show what `view` returns, again every `seconds` until Ctrl-C; once, if the output is not a terminal."""
-    if not out.is_terminal:
-        out.print(view())
-        return
-    try:
-        with Live(view(), console=out, auto_refresh=False) as live:
-            while True:
-                time.sleep(seconds)
-                live.update(view(), refresh=True)
-    except KeyboardInterrupt:
-        pass

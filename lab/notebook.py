@@ -3,16 +3,12 @@
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from celery_app import app
 from lab.sandbox import Sandbox, Worker, connect
+from lab.waiting import wait_for
 from settings import ROOT, settings
-
-Value = TypeVar("Value")
 
 SAMPLES = ("orders.csv", "images/badge.png", "images/photo1.jpg", "images/photo2.jpg", "images/photo3.jpg")
 
@@ -20,12 +16,12 @@ SAMPLES = ("orders.csv", "images/badge.png", "images/photo1.jpg", "images/photo2
 def open_sandbox(profile: str = settings.celery_profile) -> Sandbox:
     """Start an empty broker for this notebook alone, point the app to it, and return the sandbox.
 
-    `profile` is what its workers use: reliable, fast or lab (see celery_app.py).
+    `profile` is what its workers use: reliable, fast or drill (see celery_app.py).
     Workers of other terminals and notebooks do not see its messages, and a Redis of yours stays untouched.
     It ends with `close()`, or with the notebook's kernel.
     Raises `SandboxError` if it does not start.
     """
-    folder = settings.sandbox.with_name(f"{settings.sandbox.name}-{os.getpid()}")
+    folder = settings.sandbox_folder.with_name(f"{settings.sandbox_folder.name}-{os.getpid()}")
     if earlier := connect(folder):  # this cell runs again: begin anew
         earlier.stop()
         earlier.close()
@@ -51,19 +47,6 @@ def own_data(sandbox: Sandbox) -> Path:
     os.environ |= {"DATA_DIR": str(data), "STATE_DIR": str(state), "DATABASE_URL": ""}
     os.environ |= {"SMTP_HOST": "", "SMTP_USER": "", "SMTP_PASSWORD": "", "SMTP_STARTTLS": "false"}
     return data
-
-
-def wait_for(what: str, look: Callable[[], Value], seconds: float = 15) -> Value:
-    """Call `look` until it gives something true, and return that.
-
-    Raises `TimeoutError` that names `what` after `seconds`.
-    """
-    deadline = time.monotonic() + seconds
-    while not (value := look()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds:g} seconds")
-        time.sleep(0.01)
-    return value
 
 
 def log_lines(worker: Worker, task_id: str, until: str = "succeeded", times: int = 1) -> list[str]:

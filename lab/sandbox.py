@@ -36,7 +36,7 @@ class SandboxError(RuntimeError):
 
 
 class Connection:
-    """A connection to the keeper of a sandbox folder. While it is open, the sandbox stays."""
+    """A connection to the supervisor of a sandbox folder. While it is open, the sandbox stays."""
 
     def __init__(self, link: socket.socket) -> None:
         self.link = link
@@ -110,21 +110,28 @@ def join(folder: Path, logs: Path | None = None, with_server: bool = True) -> Co
 
 
 def _start_keeper(folder: Path, logs: Path, with_server: bool) -> bool:
-    command = [sys.executable, "-m", "lab.keeper", str(folder), str(logs), "server" if with_server else "-"]
+    command = [
+        sys.executable,
+        "-m",
+        "lab.processes.supervisor",
+        str(folder),
+        str(logs),
+        "server" if with_server else "-",
+    ]
     with tempfile.TemporaryFile() as errors:
-        keeper = subprocess.Popen(
+        supervisor = subprocess.Popen(
             command,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
-            start_new_session=True,  # Ctrl-C in the terminal is for its user, not for the keeper
+            start_new_session=True,  # Ctrl-C in the terminal is for its user, not for the supervisor
             text=True,
         )
-        assert keeper.stdout
-        with keeper.stdout:
-            line = keeper.stdout.readline()
-        keeper.wait()  # it has forked, and lives on by itself
+        assert supervisor.stdout
+        with supervisor.stdout:
+            line = supervisor.stdout.readline()
+        supervisor.wait()  # it has forked, and lives on by itself
         errors.seek(0)
         said = json.loads(line or "{}") or {"error": errors.read().decode(errors="replace").strip()}
     if "error" in said:
@@ -210,7 +217,7 @@ class Sandbox:
 
     `queues`: what the worker serves; an empty list starts no worker.
     `concurrency`: how many tasks the worker runs at a time.
-    `pool`: prefork, threads or solo. `profile`: reliable, fast or lab (see celery_app.py).
+    `pool`: prefork, threads or solo. `profile`: reliable, fast or drill (see celery_app.py).
     `folder`: another sandbox, apart from the shared one.
 
     Where CELERY_BROKER_URL names a server, that server is used and no broker is started.
@@ -231,7 +238,7 @@ class Sandbox:
         self._pool = pool
         self._profile = profile
         self._shared = folder is None
-        self.folder = folder or settings.sandbox
+        self.folder = folder or settings.sandbox_folder
         self.workers: list[Worker] = []
         self._broker: Broker | None = None
 
@@ -306,7 +313,7 @@ class Sandbox:
         """Start a worker for `queues` and return it when it is ready.
 
         `options`: more options of `celery worker`, such as `["--include", "lab.wrong_tasks"]`.
-        `profile`: reliable, fast or lab, where it is not the sandbox's.
+        `profile`: reliable, fast or drill, where it is not the sandbox's.
         `pinned`: it stays when this program ends.
         Raises `SandboxError` with the end of the worker's log.
         """

@@ -23,7 +23,7 @@ from kombu.exceptions import OperationalError
 
 from lab import console
 from lab.sandbox import SandboxError
-from lab.session import served
+from lab.serving import served
 
 Function = TypeVar("Function", bound=Callable[[], Any])
 

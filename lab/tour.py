@@ -84,6 +84,8 @@ def run_report() -> str:
     The mail server belongs to the sandbox. It keeps what it receives."""
     flow = generate_report.s("2026-05") | mail_report.s("boss@example.com")
     sent = flow.delay().get(timeout=60)
-    mail = next(mail for mail in received(settings.sandbox) if mail["Message-ID"] == sent["message_id"])
+    mail = next(
+        mail for mail in received(settings.sandbox_folder) if mail["Message-ID"] == sent["message_id"]
+    )
     attached = [part.get_filename() for part in mail.iter_attachments()]
     return f"to {mail['To']}: {mail['Subject']}, with {attached}"

@@ -22,7 +22,7 @@ from celery_app import app
 from services.failures import record_failure
 from services.simulation import simulate_service, simulate_waiting, simulate_work
 from settings import settings
-from tasks.async_task import AsyncTask
+from tasks.base import AsyncTask
 from tasks.basic_tasks import add
 
 
@@ -216,7 +216,7 @@ async def count_unawaited(key: str) -> None:
 @cache
 def async_redis() -> redis.asyncio.Redis:
     """Return the client of this process. It keeps its connection open for the next call."""
-    return redis.asyncio.Redis(unix_socket_path=str(settings.sandbox / "broker.sock"), db=1)
+    return redis.asyncio.Redis(unix_socket_path=str(settings.sandbox_folder / "broker.sock"), db=1)
 
 
 @app.task

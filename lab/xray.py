@@ -7,12 +7,10 @@
 It only reads, and it reads only what it shows: a queue of 100,000 messages is as quick as one of ten.
 """
 
-import base64
 import itertools
 import json
-import time
 from collections.abc import Iterator, Sequence, Sized
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kombu.exceptions import OperationalError
@@ -22,12 +20,13 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 from rich.text import Text
 
+import broker
+from broker import broker_channel, check_queue, waiting_by_priority
 from celery_app import QUEUES, app, broker_trouble
 from lab import console
-from monitor import broker_channel, check_queue, list_key, waiting_by_priority
 
 WIDTH = 110
-MOST_HELD = 1000  # how many unacknowledged messages are looked at to find those of one queue
+MOST_UNACKNOWLEDGED = 1000  # how many unacknowledged messages are looked at to find those of one queue
 INSPECT_SECONDS = 0.5
 BINDINGS = "_kombu.binding."
 RESULTS = "celery-task-meta-"
@@ -45,40 +44,8 @@ class _Readable(JupyterMixin):
 
 
 @dataclass(frozen=True)
-class Message(_Readable):
-    """One message. `priority` is the list that it lies in; `size` is in bytes, as it lies in Redis.
-
-    `args`, `kwargs` and `embed` (callbacks, the rest of a chain, the chord) are what its body says. If the
-    body could not be opened, `problem` says why.
-    """
-
-    queue: str
-    priority: int
-    size: int
-    headers: dict[str, Any]
-    properties: dict[str, Any]
-    content_type: str = ""
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    embed: dict[str, Any] = field(default_factory=dict)
-    problem: str = ""
-
-    @property
-    def id(self) -> str:
-        """The task id."""
-        return str(self.headers.get("id", ""))
-
-    @property
-    def task(self) -> str:
-        """The task's name."""
-        return str(self.headers.get("task", ""))
-
-    @property
-    def arguments(self) -> str:
-        """The arguments, as one would type them."""
-        if self.problem:
-            return f"({self.problem})"
-        return ", ".join([*map(repr, self.args), *(f"{key}={value!r}" for key, value in self.kwargs.items())])
+class Message(_Readable, broker.Message):
+    """One message, and a view of its parts."""
 
     def __rich__(self) -> RenderableType:
         table = Table("part", "field", "value", title=f"A message of queue {self.queue}", box=box.SIMPLE_HEAD)
@@ -95,7 +62,7 @@ class Message(_Readable):
 
 
 @dataclass(frozen=True)
-class Held:
+class Unacknowledged:
     """A message that a worker has taken and not acknowledged, and for how long, in seconds.
 
     `state` is what the worker says of it: active (it runs), reserved (it waits for a free slot) or scheduled
@@ -143,16 +110,16 @@ class XRay(_Readable):
     """What the broker and the result backend hold at this moment.
 
     `waiting` maps each queue to the lengths of its priority lists. The tuples hold at most `limit` entries
-    (`messages` for each queue, the one served next first; `held` the oldest first). The totals count all.
-    `results_total` counts every key of the result database, also those of groups and chords.
+    (`messages` for each queue, the one served next first; `unacknowledged` the oldest first). The totals
+    count all. `results_total` counts every key of the result database, also those of groups and chords.
     """
 
     queue: str | None
     limit: int
     waiting: dict[str, dict[int, int]]
     messages: tuple[Message, ...]
-    held: tuple[Held, ...]
-    held_total: int
+    unacknowledged: tuple[Unacknowledged, ...]
+    unacknowledged_total: int
     delayed: tuple[Delayed, ...]
     delayed_total: int
     results: tuple[StoredResult, ...]
@@ -176,8 +143,10 @@ class XRay(_Readable):
         waiting = sum(sum(lengths.values()) for lengths in self.waiting.values())
         lists = [(message, f"p{message.priority}") for message in self.messages]
         yield from _messages("Waiting, the next first", ["list"], lists, waiting)
-        ages = [(held.message, f"{held.age:.1f} s", held.state) for held in self.held]
-        yield from _messages("Unacknowledged, in all queues", ["age", "state"], ages, self.held_total)
+        ages = [(taken.message, f"{taken.age:.1f} s", taken.state) for taken in self.unacknowledged]
+        yield from _messages(
+            "Unacknowledged, in all queues", ["age", "state"], ages, self.unacknowledged_total
+        )
         if self.delayed:
             title = _titled("Delayed in the memory of workers", self.delayed, self.delayed_total)
             table = _table(title, "worker", "task", "id", "not before")
@@ -214,21 +183,30 @@ def xray(queue: str | None = None, limit: int = 10) -> XRay:
         if not hasattr(channel, "unacked_key"):
             raise ValueError(f"X-ray reads Redis. The broker is {channel.connection.transport.driver_type}.")
         waiting = {name: waiting_by_priority(channel, name) for name in queues}
-        messages = [message for name in queues for message in _next(channel, name, waiting[name], limit)]
-        held_total = channel.client.hlen(channel.unacked_key)
-        held = tuple(itertools.islice(_held(channel, queue), limit))
+        messages = [
+            _viewed(message)
+            for name in queues
+            for message in broker.next_messages(channel, name, waiting[name], limit)
+        ]
+        total = broker.unacknowledged_total(channel)
+        found = (
+            Unacknowledged(_viewed(message), age)
+            for message, age in broker.unacknowledged(channel, MOST_UNACKNOWLEDGED)
+            if queue in (None, message.queue)
+        )
+        taken = tuple(itertools.islice(found, limit))
         bindings = tuple(sorted(_bindings(channel, queue), key=lambda binding: binding.exchange))
         workers = channel.client.scard(f"{BINDINGS}celery.pidbox")
     # What a worker has in its memory is unacknowledged: without any, no worker need be asked.
-    delayed, held = _ask_workers(workers, held) if held_total else ([], held)
+    delayed, taken = _ask_workers(workers, taken) if total else ([], taken)
     results, results_total = _results(limit)
     return XRay(
         queue=queue,
         limit=limit,
         waiting=waiting,
         messages=tuple(messages),
-        held=held,
-        held_total=held_total,
+        unacknowledged=taken,
+        unacknowledged_total=total,
         delayed=tuple(delayed[:limit]),
         delayed_total=len(delayed),
         results=results,
@@ -240,32 +218,8 @@ def xray(queue: str | None = None, limit: int = 10) -> XRay:
 # --- reading ----------------------------------------------------------------------------------------------
 
 
-def _next(channel: Any, queue: str, lengths: dict[int, int], limit: int) -> Iterator[Message]:
-    """Give the next `limit` messages of a queue: list by list, each from its right end."""
-    for priority in lengths:
-        raw = channel.client.lrange(list_key(channel, queue, priority), -limit, -1)
-        yield from (open_message(entry, queue, priority) for entry in reversed(raw))
-        limit -= len(raw)
-        if limit == 0:
-            return
-
-
-def _held(channel: Any, queue: str | None) -> Iterator[Held]:
-    """Give the unacknowledged messages, the oldest first; those of `queue` among the first `MOST_HELD`."""
-    page = 100
-    for start in range(0, MOST_HELD, page):
-        tags = channel.client.zrange(channel.unacked_index_key, start, start + page - 1, withscores=True)
-        if not tags:
-            return
-        entries = channel.client.hmget(channel.unacked_key, [tag for tag, _ in tags])
-        for (_, taken), entry in zip(tags, entries, strict=True):
-            if entry is None:  # acknowledged at this moment
-                continue
-            message, _, routing_key = json.loads(entry)  # the routing key is the queue's name here
-            if queue in (None, routing_key):
-                raw = json.dumps(message).encode()
-                priority = message["properties"].get("priority") or 0
-                yield Held(open_message(raw, routing_key, priority), max(0.0, time.time() - taken))
+def _viewed(message: broker.Message) -> Message:
+    return Message(**vars(message))
 
 
 def _bindings(channel: Any, queue: str | None) -> Iterator[Binding]:
@@ -277,26 +231,28 @@ def _bindings(channel: Any, queue: str | None) -> Iterator[Binding]:
                 yield Binding(key.decode().removeprefix(BINDINGS), routing_key, bound)
 
 
-def _ask_workers(workers: int, held: tuple[Held, ...]) -> tuple[list[Delayed], tuple[Held, ...]]:
-    """Return all delayed tasks, and `held` with what the workers say of each.
+def _ask_workers(
+    workers: int, taken: tuple[Unacknowledged, ...]
+) -> tuple[list[Delayed], tuple[Unacknowledged, ...]]:
+    """Return all delayed tasks, and `taken` with what the workers say of each.
 
     `workers` is how many are known: when all have answered, it waits no longer.
     """
     inspect = app.control.inspect(timeout=INSPECT_SECONDS, limit=workers)
     scheduled = inspect.scheduled()
     if not scheduled:  # no worker answers: it would not answer a second time
-        return [], held
+        return [], taken
     delayed = [
         Delayed(worker, entry["request"]["name"], entry["request"]["id"], str(entry["eta"]))
         for worker, entries in scheduled.items()
         for entry in entries
     ]
-    answers = inspect.query_task(*[task.message.id for task in held]) or {}
+    answers = inspect.query_task(*[task.message.id for task in taken]) or {}
     said = {
         task_id: (worker, state) for worker, tasks in answers.items() for task_id, (state, _) in tasks.items()
     }
     told = []
-    for task in held:
+    for task in taken:
         worker, state = said.get(task.message.id, (task.worker, task.state))
         told.append(replace(task, worker=worker, state=state))
     return sorted(delayed, key=lambda task: task.eta), tuple(told)
@@ -321,37 +277,6 @@ def _results(limit: int) -> tuple[tuple[StoredResult, ...], int]:
             name, state = meta.get("name"), meta["status"]
             results.append(StoredResult(meta["task_id"], name, state, meta["result"], expires))
     return tuple(results), total
-
-
-def open_message(raw: bytes, queue: str, priority: int) -> Message:
-    """Decode a message as it lies in Redis. What cannot be decoded, or should not be, is told in `problem`.
-
-    `raw` is the entry of the list, `queue` and `priority` say which list it is.
-    """
-    try:
-        parts = json.loads(raw)
-        headers, properties = dict(parts["headers"]), dict(parts["properties"])
-        body, content_type = str(parts["body"]), str(parts["content-type"])
-    except (ValueError, TypeError, KeyError):
-        text = raw[:60].decode(errors="replace")
-        return Message(queue, priority, len(raw), {}, {}, problem=f"not a message of Celery: {text!r}")
-    message = Message(queue, priority, len(raw), headers, properties, content_type)
-    try:
-        args, kwargs, embed = _open_body(message, body)
-        return replace(message, args=tuple(args), kwargs=dict(kwargs), embed=dict(embed))
-    except (ValueError, TypeError) as error:
-        return replace(message, problem=f"body not opened: {error}")
-
-
-def _open_body(message: Message, body: str) -> Any:
-    if message.content_type != "application/json":
-        # To open a pickle is to run what its sender wrote.
-        raise ValueError(f"{message.content_type}, {len(body)} characters")
-    if "compression" in message.headers:
-        raise ValueError(f"compressed as {message.headers['compression']}")
-    if message.properties.get("body_encoding") == "base64":
-        return json.loads(base64.b64decode(body, validate=True))
-    return json.loads(body)
 
 
 # --- showing ----------------------------------------------------------------------------------------------

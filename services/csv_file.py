@@ -1,4 +1,4 @@
-"""Read a CSV file of any size row by row, and know at each row where in the file it ends.
+"""Read a CSV file of any size row by row, and know at each row where in the file it ends; write a safe one.
 
 Python's csv reader takes a file's lines, but does not say how many bytes it has taken. Here the lines
 are counted on their way to the reader. So a job can stop after a row and go on there later, and several
@@ -7,14 +7,19 @@ jobs can each take a part of the file. A row may span several lines: a quoted fi
 
 import codecs
 import csv
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 MAX_LINE_BYTES = 1_000_000  # a longer line means that this is not a table, or not one with line breaks
+
+# A spreadsheet runs a cell that begins with one of these, also in a CSV file. The last four are the
+# full-width forms from East Asian keyboards.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
 
 
 @dataclass
@@ -135,3 +140,19 @@ def _count_lines(file: BinaryIO, end: int) -> int:
 
 def _fingerprint(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def harmless(text: str) -> str:
+    """Return `text` with an apostrophe before it if a spreadsheet would run it as a formula.
+
+    A customer may be called `=HYPERLINK(...)`. The price: a program that reads the CSV finds the apostrophe.
+    """
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+@contextmanager
+def as_text(file: BinaryIO) -> Iterator[TextIO]:
+    """Write text to the open binary `file` for the time of a block. The file stays open after it."""
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    yield text
+    text.detach()  # writes out the rest, and leaves the file open for who opened it

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, TypedDict
 from sqlalchemy import ColumnElement, Numeric, String, cast, func, select, type_coerce
 from sqlalchemy.orm import Session
 
-from services.database import Order, reading
+from services.database import reading
+from services.models import Order
 from services.paths import atomic_write
 from settings import settings
 

@@ -15,7 +15,7 @@ from services.calculator import calculate
 from services.simulation import simulate_work
 from services.words import WordCount
 from services.words import count_words as count_words_in
-from tasks.progress import report_progress
+from tasks.base import report_progress
 
 logger = get_task_logger(__name__)
 

@@ -13,15 +13,16 @@ from celery.exceptions import Ignore
 from celery.signals import celeryd_after_setup
 
 from celery_app import app, queue_of
-from services import files, images, mail, reports, tables
+from services import files, images, mail, order_export, order_import, reports
 from services.arguments import checked
 from services.database import migrate
 from services.files import CleanupResult
 from services.images import ProcessedImage, contact_sheet, list_images
 from services.mail import SentMail, TemporaryMailError
+from services.order_export import ExportResult
+from services.order_import import ImportResult, ImportTakenOver
 from services.reports import ReportResult
-from services.tables import ExportResult, ImportResult, ImportTakenOver
-from tasks.progress import report_progress
+from tasks.base import report_progress
 
 # Seconds, for files of any size. Shorter than the visibility timeout, or they would run twice.
 SOFT_LIMIT, HARD_LIMIT = 3000, 3300
@@ -98,7 +99,7 @@ def import_data(self: Task, csv_path: str, parts: int = 1, batch_size: int = 5_0
     A worker may be killed at any moment: the redelivered task goes on after the last finished batch.
     """
     if parts > 1:
-        ranges = tables.split_byte_ranges(csv_path, parts)
+        ranges = order_import.split_byte_ranges(csv_path, parts)
         header = [import_part.s(csv_path, first, end, batch_size) for first, end in ranges]
         return self.replace(chord(header, merge_parts.s(csv_path)))
     return _import(self, csv_path, batch_size, None)
@@ -116,7 +117,9 @@ def _import(task: Task, csv_path: str, batch_size: int, byte_range: tuple[int, i
         report_progress(task, done, total, f"{done:,} of {total:,} rows")
 
     try:
-        return tables.import_csv(csv_path, batch_size=batch_size, byte_range=byte_range, on_progress=report)
+        return order_import.import_csv(
+            csv_path, batch_size=batch_size, byte_range=byte_range, on_progress=report
+        )
     except ImportTakenOver as error:
         # The message was delivered again while we worked. The other run stores the result.
         raise Ignore(str(error)) from error
@@ -126,7 +129,7 @@ def _import(task: Task, csv_path: str, batch_size: int, byte_range: tuple[int, i
 @checked
 def merge_parts(results: list[dict[str, Any]], csv_path: str) -> ImportResult:
     """Write one rejects file for all parts, and return the sum of their results."""
-    return tables.merge_rejects(csv_path, results)  # type: ignore[arg-type]  # checked by the service
+    return order_import.merge_rejects(csv_path, results)  # type: ignore[arg-type]  # checked by the service
 
 
 @app.task(bind=True, soft_time_limit=SOFT_LIMIT, time_limit=HARD_LIMIT)
@@ -137,7 +140,7 @@ def export_data(self: Task, format: str) -> ExportResult:
     def report(done: int, total: int) -> None:
         report_progress(self, done, total, f"{done:,} of {total:,} rows")
 
-    return tables.export_orders(format, on_progress=report)
+    return order_export.export_orders(format, on_progress=report)
 
 
 # --- Reports and files ----------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def keeper() -> Iterator[Sandbox]:
+def shared_sandbox() -> Iterator[Sandbox]:
     """Keep the sandbox's parent process and its broker running for all tests of this process."""
     with Sandbox() as sandbox:
         yield sandbox
@@ -81,7 +81,7 @@ def keeper() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def sandbox(keeper: Sandbox) -> Iterator[Sandbox]:
+def sandbox(shared_sandbox: Sandbox) -> Iterator[Sandbox]:
     """Return a sandbox with an empty broker. Its workers end with the test."""
     with Sandbox() as sandbox:
         sandbox.broker.client().flushall()
@@ -91,9 +91,9 @@ def sandbox(keeper: Sandbox) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def lab_sandbox(keeper: Sandbox) -> Iterator[Sandbox]:
-    """Return a sandbox whose workers have the lab profile: redelivery within seconds."""
-    with Sandbox(profile="lab") as sandbox:
+def drill_sandbox(shared_sandbox: Sandbox) -> Iterator[Sandbox]:
+    """Return a sandbox whose workers have the drill profile: redelivery within seconds."""
+    with Sandbox(profile="drill") as sandbox:
         sandbox.broker.client().flushall()
         yield sandbox
         for worker in sandbox.workers:
@@ -144,17 +144,17 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def mailbox(keeper: Sandbox) -> Iterator[Path]:
+def mailbox(shared_sandbox: Sandbox) -> Iterator[Path]:
     """Return the folder of the sandbox's mail server, without mails and faults of other tests."""
 
     def clear() -> None:
         for folder in ("mail", "mail-faults"):
-            shutil.rmtree(keeper.folder / folder, ignore_errors=True)
-        (keeper.folder / "mail.log").unlink(missing_ok=True)
+            shutil.rmtree(shared_sandbox.folder / folder, ignore_errors=True)
+        (shared_sandbox.folder / "mail.log").unlink(missing_ok=True)
 
     clear()
-    wait_for("the mail server listens", (keeper.folder / MAIL_SOCKET).exists)
-    yield keeper.folder
+    wait_for("the mail server listens", (shared_sandbox.folder / MAIL_SOCKET).exists)
+    yield shared_sandbox.folder
     clear()
 
 

@@ -15,7 +15,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from celery_app import app
 from services.simulation import simulate_waiting
-from tasks.async_task import AsyncTask
+from tasks.base import AsyncTask
 from tasks.basic_tasks import add
 
 app.conf.update(json.loads(os.environ.get("TEST_CONF", "{}")))

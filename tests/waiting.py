@@ -4,8 +4,8 @@ from pathlib import Path
 
 import psutil
 
-from lab.notebook import wait_for
 from lab.sandbox import Sandbox
+from lab.waiting import wait_for
 
 __all__ = ["lines", "processes_of", "wait_for", "wait_until_gone", "wait_until_idle"]
 

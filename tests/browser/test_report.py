@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from services.database import engine, migrate
+from services.order_import import import_csv
 from services.reports import generate_report
-from services.tables import import_csv
 from settings import ROOT, settings
 from tests.browser.chromium import FLAGS, needs_chromium
 

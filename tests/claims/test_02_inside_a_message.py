@@ -96,7 +96,10 @@ def test_a_pickle_is_thrown_away_unopened(sandbox: Sandbox, tmp_path: Path) -> N
     wait_for("it is refused", lambda: "ContentDisallowed" in worker.log.read_text())
     assert add.delay(1, 2).get(timeout=10) == 3  # the worker goes on, and nothing else is left to do
     assert (result.state, (tmp_path / "trap").exists()) == ("PENDING", False)
-    wait_for("nothing is left", lambda: not xray("basic").waiting["basic"] and not xray("basic").held_total)
+    wait_for(
+        "nothing is left",
+        lambda: not xray("basic").waiting["basic"] and not xray("basic").unacknowledged_total,
+    )
 
 
 def test_a_worker_that_accepts_pickle_runs_what_is_in_it(

@@ -16,7 +16,7 @@ from celery import Celery
 from celery.beat import Scheduler
 from celery.schedules import crontab
 
-from celery_app import LAB, app
+from celery_app import DRILL, app
 from lab.sandbox import Sandbox, Worker
 from lab.timeline import Timeline
 from lab.xray import xray
@@ -127,27 +127,27 @@ def test_the_schedule_file_keeps_the_periods(
     assert due_after_start("fresh-2") > fresh
 
 
-def test_a_long_countdown_runs_more_than_once(lab_sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_long_countdown_runs_more_than_once(drill_sandbox: Sandbox, tmp_path: Path) -> None:
     """05.7 On Redis, a task whose countdown is longer than the visibility timeout runs more than once."""
-    lab_sandbox.start_worker(["basic"], options=HELPERS)
+    drill_sandbox.start_worker(["basic"], options=HELPERS)
     mark.apply_async(args=[str(tmp_path / "runs")], countdown=6)
     wait_for("it has run twice", lambda: len(lines(tmp_path / "runs")) >= 2, seconds=30)
 
 
-def test_a_countdown_whose_worker_is_killed_is_late(lab_sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_countdown_whose_worker_is_killed_is_late(drill_sandbox: Sandbox, tmp_path: Path) -> None:
     """05.8 When the worker that holds a countdown is killed, the task runs after the visibility timeout, and
     not when its time comes."""
     with Timeline() as timeline:
-        holder = lab_sandbox.start_worker(["basic"], "holder", options=HELPERS)
+        holder = drill_sandbox.start_worker(["basic"], "holder", options=HELPERS)
         result = mark.apply_async(args=[str(tmp_path / "runs")], countdown=0.5)
         wait_for("the worker holds it", lambda: any(run.received for run in timeline.runs))
         holder.kill()
-        lab_sandbox.start_worker(["basic"], "other", options=HELPERS)
+        drill_sandbox.start_worker(["basic"], "other", options=HELPERS)
         held, done = timeline.wait_for(result)
-    assert (held.outcome, done.outcome, done.again) == ("received", "succeeded", True)
+    assert (held.outcome, done.outcome, done.redelivered) == ("received", "succeeded", True)
     assert held.received
     assert done.started
-    assert done.started - held.received > LAB["visibility_timeout"] - 0.5  # and not half a second
+    assert done.started - held.received > DRILL["visibility_timeout"] - 0.5  # and not half a second
     assert lines(tmp_path / "runs") == ["x"]
 
 

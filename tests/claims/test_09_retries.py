@@ -14,7 +14,7 @@ from lab.wrong_tasks import (
     retry_without_error,
     swallow_retry,
 )
-from lab.xray import Held, xray
+from lab.xray import Unacknowledged, xray
 from tasks.advanced_tasks import retry_fixed_delay
 from tasks.basic_tasks import add
 from tests.waiting import wait_for
@@ -35,11 +35,11 @@ def waits_of(worker: Worker, task_id: str) -> list[float]:
     return [float(seconds) for seconds in re.findall(told, worker.log.read_text())]
 
 
-def wait_for_retry(result: Any) -> Held:
+def wait_for_retry(result: Any) -> Unacknowledged:
     """Wait until a worker holds nothing but the retry of this task, and return it."""
 
-    def look() -> Held | None:
-        held = xray().held
+    def look() -> Unacknowledged | None:
+        held = xray().unacknowledged
         return held[0] if len(held) == 1 and held[0].message.headers["retries"] else None
 
     wait_for("the state RETRY", lambda: result.state == "RETRY")
@@ -66,8 +66,8 @@ def test_a_retry_that_waits(sandbox: Sandbox) -> None:
     waiting = [retry_fixed_delay.delay(1, 600) for _ in range(10)]
     wait_for("ten retries", lambda: all(result.state == "RETRY" for result in waiting))
     assert add.delay(1, 1).get(timeout=20) == 2
-    wait_for("only the retries are held", lambda: xray().held_total == 10)
-    assert {held.message.headers["retries"] for held in xray().held} == {1}
+    wait_for("only the retries are held", lambda: xray().unacknowledged_total == 10)
+    assert {held.message.headers["retries"] for held in xray().unacknowledged} == {1}
     assert [len(xray(queue).messages) for queue in ("basic", "advanced")] == [0, 0]
 
 
@@ -136,11 +136,11 @@ def test_jitter(sandbox: Sandbox) -> None:
     assert {waits_of(worker, result.id)[0] for result in results} == {0, 1}
 
 
-def test_copies_of_a_retry(lab_sandbox: Sandbox) -> None:
+def test_copies_of_a_retry(drill_sandbox: Sandbox) -> None:
     """09.9 On Redis, a task whose wait before a retry is longer than the visibility timeout multiplies: each
     copy of the retry sends retries of its own.
     """
-    worker = start(lab_sandbox)
+    worker = start(drill_sandbox)
     result = retry_fixed_delay.delay(99, 6)
     # One task that is delivered once sends three retries, and the last of its four runs fails.
     wait_for("more retries", lambda: len(waits_of(worker, result.id)) > 3, seconds=60)

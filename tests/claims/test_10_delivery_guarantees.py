@@ -46,31 +46,31 @@ def received(worker: Worker, task_id: str) -> int:
     return worker.log.read_text().count(f"[{task_id}] received")
 
 
-def test_early_acknowledgement_loses(lab_sandbox: Sandbox) -> None:
+def test_early_acknowledgement_loses(drill_sandbox: Sandbox) -> None:
     """10.1 With early acknowledgement, a task is lost when its worker is killed: no message is left, and
     its state never changes again.
     """
-    worker = start(lab_sandbox)
+    worker = start(drill_sandbox)
     result = acknowledge_early.delay()
     wait_for("it runs", lambda: result.state == "STARTED")
-    wait_for("it is acknowledged", lambda: messages(lab_sandbox) == 0)
+    wait_for("it is acknowledged", lambda: messages(drill_sandbox) == 0)
     worker.kill()
-    start(lab_sandbox)
+    start(drill_sandbox)
     add.delay(1, 1).get(timeout=10)  # the new worker works, and there is nothing else to do
-    wait_for("nothing is left", lambda: messages(lab_sandbox) == 0)
+    wait_for("nothing is left", lambda: messages(drill_sandbox) == 0)
     assert result.state == "STARTED"
 
 
-def test_late_acknowledgement_repeats(lab_sandbox: Sandbox) -> None:
+def test_late_acknowledgement_repeats(drill_sandbox: Sandbox) -> None:
     """10.2 With late acknowledgement, the message of a killed worker is delivered again after the
     visibility timeout.
     """
-    worker = start(lab_sandbox)
+    worker = start(drill_sandbox)
     result = acknowledge_late.delay()
     wait_for("it runs", lambda: result.state == "STARTED")
     worker.kill()
-    assert messages(lab_sandbox) == 1
-    start(lab_sandbox)
+    assert messages(drill_sandbox) == 1
+    start(drill_sandbox)
     assert result.get(timeout=30) == "done"  # only a message that was delivered before ends so soon
 
 
@@ -99,22 +99,22 @@ def test_when_workers_look(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, th
         assert result.get(timeout=30) == "done"
 
 
-def test_late_is_after_the_end_not_after_success(lab_sandbox: Sandbox) -> None:
+def test_late_is_after_the_end_not_after_success(drill_sandbox: Sandbox) -> None:
     """10.4 A late-acknowledged task that raises is acknowledged all the same: it runs once, and fails."""
-    worker = start(lab_sandbox)
+    worker = start(drill_sandbox)
     assert simple_calculation.acks_late
     result = simple_calculation.delay(2, 8, "power")
     with pytest.raises(ValueError, match="power"):
         result.get(timeout=10)
-    wait_for("the acknowledgement", lambda: messages(lab_sandbox) == 0)
+    wait_for("the acknowledgement", lambda: messages(drill_sandbox) == 0)
     assert (received(worker, result.id), result.state) == (1, "FAILURE")
 
 
-def test_a_task_longer_than_the_visibility_timeout(lab_sandbox: Sandbox) -> None:
+def test_a_task_longer_than_the_visibility_timeout(drill_sandbox: Sandbox) -> None:
     """10.5 On Redis, a task that takes longer than the visibility timeout is delivered again while it
     still runs.
     """
-    worker = start(lab_sandbox)
+    worker = start(drill_sandbox)
     result = acknowledge_late.delay()
     wait_for("the first run", lambda: result.state == "STARTED")
     # The first run takes a minute. The second sees that it is delivered again, and ends at once.

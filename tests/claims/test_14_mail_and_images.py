@@ -76,18 +76,18 @@ def test_an_accepted_mail_whose_sender_does_not_know(
 
 
 def test_each_delivery_has_the_same_message_id(
-    lab_sandbox: Sandbox, mailbox: Path, monkeypatch: pytest.MonkeyPatch
+    drill_sandbox: Sandbox, mailbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """14.3 The Message-ID follows from the task id, so a message that is delivered again sends its mail with
     the same Message-ID.
     """
-    worker = lab_sandbox.start_worker([QUEUE])
+    worker = drill_sandbox.start_worker([QUEUE])
     fail_next(mailbox, "accept-hang")
     sent = send_email.delay(*LETTER)
     wait_for("the server has the mail", lambda: received(mailbox))
     worker.kill()
     monkeypatch.setenv("SMTP_TIMEOUT_SECONDS", "1")  # twice that, and the dead worker's claim is void
-    lab_sandbox.start_worker([QUEUE])
+    drill_sandbox.start_worker([QUEUE])
     sent.get(timeout=60)
     # Two copies came, and the server says that they have the same Message-ID.
     assert history(mailbox)[:3] == ["accept-hang", "kept", "kept already"]

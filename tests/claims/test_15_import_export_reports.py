@@ -11,8 +11,9 @@ from sqlalchemy import delete, func, select
 
 from lab.notebook import log_lines
 from lab.sandbox import Sandbox
-from services.database import Import, Order, Reject, migrate, reading, writing
-from services.tables import COLUMNS, import_csv, split_byte_ranges
+from services.database import migrate, reading, writing
+from services.models import Import, Order, Reject
+from services.order_import import COLUMNS, import_csv, split_byte_ranges
 from tasks.realworld_tasks import export_data, generate_report, import_data, import_part
 from tests.waiting import wait_for
 
@@ -170,12 +171,12 @@ def test_a_report_about_nothing(sandbox: Sandbox, data: Path) -> None:
 # --- a crash ---
 
 
-def test_a_worker_that_is_killed_in_the_middle(lab_sandbox: Sandbox, data: Path) -> None:
+def test_a_worker_that_is_killed_in_the_middle(drill_sandbox: Sandbox, data: Path) -> None:
     """15.8 When the place is stored in the transaction of the rows, a worker that is killed in the middle of
     an import leaves neither a gap nor a duplicate.
     """
     write(data / "orders.csv", [row(number) for number in range(1, 20_001)])
-    worker = lab_sandbox.start_worker([QUEUE])
+    worker = drill_sandbox.start_worker([QUEUE])
     result = import_data.delay("orders.csv", batch_size=100)
     wait_for("some batches are in", lambda: len(orders()) >= 1800, seconds=60)
     worker.kill()
@@ -185,7 +186,7 @@ def test_a_worker_that_is_killed_in_the_middle(lab_sandbox: Sandbox, data: Path)
     assert (len(orders()), job.finished_at) == (job.imported, None)
     assert job.imported % 90 == 0
 
-    lab_sandbox.start_worker([QUEUE])
+    drill_sandbox.start_worker([QUEUE])
     done = result.get(timeout=60)
     assert (done["resumed_after_line"] or 0) > job.imported
     assert (done["imported"], done["rejected"]) == (18_000, 2_000)

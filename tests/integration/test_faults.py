@@ -85,7 +85,7 @@ def test_a_process_of_somebody_else_is_left_alone(
     for fault in (lambda: kill_child(worker), worker.freeze, worker.thaw, broker.freeze):
         with pytest.raises(SandboxError, match=f"process {stranger.pid}\\) is not running in this sandbox"):
             fault()
-    worker.kill()  # the keeper ends only children of its own
+    worker.kill()  # the supervisor ends only children of its own
     worker.stop()
 
 

@@ -47,37 +47,37 @@ def unacknowledged(sandbox: Sandbox) -> int:
 
 
 def test_a_killed_worker_loses_an_early_acknowledged_task(
-    lab_sandbox: Sandbox, start: Start, tmp_path: Path
+    drill_sandbox: Sandbox, start: Start, tmp_path: Path
 ) -> None:
-    worker = start(lab_sandbox, task_acks_late=False)
+    worker = start(drill_sandbox, task_acks_late=False)
     result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
     wait_for("the task runs", lambda: lines(tmp_path / "runs"))
-    wait_for("it is acknowledged", lambda: unacknowledged(lab_sandbox) == 0)
+    wait_for("it is acknowledged", lambda: unacknowledged(drill_sandbox) == 0)
     worker.kill()
-    start(lab_sandbox)
+    start(drill_sandbox)
     add.delay(1, 1).get(timeout=10)  # the new worker works, and there is nothing else to do
     assert (result.state, len(lines(tmp_path / "runs"))) == ("STARTED", 1)
-    wait_for("nothing is held", lambda: unacknowledged(lab_sandbox) == 0)
+    wait_for("nothing is held", lambda: unacknowledged(drill_sandbox) == 0)
 
 
 def test_a_killed_worker_gives_back_a_late_acknowledged_task(
-    lab_sandbox: Sandbox, start: Start, tmp_path: Path
+    drill_sandbox: Sandbox, start: Start, tmp_path: Path
 ) -> None:
-    worker = start(lab_sandbox)
+    worker = start(drill_sandbox)
     result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
     wait_for("the task runs", lambda: lines(tmp_path / "runs"))
     worker.kill()
-    assert unacknowledged(lab_sandbox) == 1
-    start(lab_sandbox)
+    assert unacknowledged(drill_sandbox) == 1
+    start(drill_sandbox)
     wait_for("the task runs again", lambda: len(lines(tmp_path / "runs")) == 2, seconds=30)
     (tmp_path / "release").touch()
     assert result.get(timeout=10) == "released"
 
 
 def test_a_task_longer_than_the_visibility_timeout_runs_twice_at_once(
-    lab_sandbox: Sandbox, start: Start, tmp_path: Path
+    drill_sandbox: Sandbox, start: Start, tmp_path: Path
 ) -> None:
-    start(lab_sandbox)
+    start(drill_sandbox)
     mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
     wait_for("it runs a second time", lambda: len(lines(tmp_path / "runs")) == 2, seconds=30)
     assert not (tmp_path / "release").exists()  # the first run has not ended

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from lab.jupyter import ADDRESS, newest_sandbox
+from lab.jupyter.extension import ADDRESS, newest_sandbox
 from settings import ROOT, Settings
 from tests.newcomer import Terminal, answers, free_port
 from tests.waiting import processes_of, wait_for
@@ -52,7 +52,7 @@ def viewers(room: Path) -> list[psutil.Process]:
     found = []
     for process in processes_of(room):
         with suppress(psutil.NoSuchProcess):  # it ends at this moment
-            if "lab.live" in process.cmdline():
+            if "lab.jupyter.live" in process.cmdline():
                 found.append(process)
     return found
 

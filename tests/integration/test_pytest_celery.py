@@ -90,7 +90,7 @@ class TestLateAcknowledgement:
     @pytest.fixture
     def default_worker_env(self, default_worker_env: dict[str, str]) -> dict[str, str]:
         """The profile for lessons: what is not acknowledged is delivered again after 3 seconds."""
-        return default_worker_env | {"CELERY_PROFILE": "lab"}
+        return default_worker_env | {"CELERY_PROFILE": "drill"}
 
     def test_the_task_of_a_killed_worker_is_delivered_again(
         self, celery_worker: CeleryTestWorker, celery_broker: CeleryTestBroker

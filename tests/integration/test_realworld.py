@@ -18,12 +18,13 @@ from celery.result import AsyncResult
 from PIL import Image
 from sqlalchemy import delete, func, select
 
-from celery_app import LAB, app
+from celery_app import DRILL, app
 from lab.mail_server import Fault, fail_next, history, mail_server, received
 from lab.sandbox import Sandbox
-from services.database import Import, Order, Reject, reading, writing
+from services.database import reading, writing
 from services.mail import PermanentMailError
-from services.tables import COLUMNS
+from services.models import Import, Order, Reject
+from services.order_import import COLUMNS
 from settings import MAIL_SOCKET, ROOT
 from tasks.realworld_tasks import (
     cleanup_files,
@@ -120,16 +121,16 @@ def test_a_mail_waits_for_a_server_that_is_away(sandbox: Sandbox, monkeypatch: p
 
 
 def test_a_worker_killed_after_the_server_accepted_sends_again_and_one_copy_is_kept(
-    lab_sandbox: Sandbox, mailbox: Path, monkeypatch: pytest.MonkeyPatch
+    drill_sandbox: Sandbox, mailbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SMTP_TIMEOUT_SECONDS", "3")  # twice that, and the dead worker's claim is void
-    worker = lab_sandbox.start_worker([QUEUE])
+    worker = drill_sandbox.start_worker([QUEUE])
     fail_next(mailbox, "accept-hang")
     sent = send_email.delay(*LETTER)
     wait_for("the server has the mail", lambda: received(mailbox))
     worker.kill()
     assert sent.state == "STARTED"
-    lab_sandbox.start_worker([QUEUE])
+    drill_sandbox.start_worker([QUEUE])
     sent.get(timeout=60)
     assert history(mailbox) == ["accept-hang", "kept", "kept already"]
     assert len(received(mailbox)) == 1
@@ -290,9 +291,9 @@ def kill_in_the_middle(
 
 
 def test_an_import_whose_worker_is_killed_is_complete_after_the_redelivery(
-    lab_sandbox: Sandbox, data: Path
+    drill_sandbox: Sandbox, data: Path
 ) -> None:
-    kill_in_the_middle(lab_sandbox, data, rows=20_000, batch_size=100, seconds=60)
+    kill_in_the_middle(drill_sandbox, data, rows=20_000, batch_size=100, seconds=60)
 
 
 @pytest.mark.slow
@@ -300,11 +301,11 @@ def test_an_import_whose_worker_is_killed_is_complete_after_the_redelivery(
 def test_an_import_of_a_million_rows_whose_worker_is_killed_is_complete(
     sandbox: Sandbox, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The lab profile's three seconds are shorter than this import: it would be delivered again and again.
+    # The drill profile's three seconds are shorter than this import: it would be delivered again and again.
     redelivery = {
         "visibility_timeout": 60,
-        "unacked_restore_interval": LAB["unacked_restore_interval"],
-        "unacked_restore_throttle": LAB["unacked_restore_throttle"],
+        "unacked_restore_interval": DRILL["unacked_restore_interval"],
+        "unacked_restore_throttle": DRILL["unacked_restore_throttle"],
     }
     conf = {"broker_transport_options": app.conf.broker_transport_options | redelivery}
     monkeypatch.setenv("TEST_CONF", json.dumps(conf))

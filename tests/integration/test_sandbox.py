@@ -51,7 +51,7 @@ def start_program(folder: Path, rest: str) -> subprocess.Popen[str]:
 def test_nothing_listens_on_tcp(sandbox: Sandbox) -> None:
     sandbox.start_worker(["basic"])
     processes = processes_of(sandbox.folder)
-    assert len(processes) >= 4  # keeper, guardian, broker, worker
+    assert len(processes) >= 4  # supervisor, watchdog, broker, worker
     listening = [
         connection
         for process in processes
@@ -127,8 +127,8 @@ def test_a_pinned_sandbox_stays_until_it_is_stopped(folder: Path) -> None:
 
 def test_workers_are_forked_from_the_keeper(sandbox: Sandbox) -> None:
     worker = sandbox.start_worker(["basic"])
-    keeper = sandbox.connection.ask("status")["keeper"]
-    assert psutil.Process(worker.pid).ppid() == keeper
+    supervisor = sandbox.connection.ask("status")["supervisor"]
+    assert psutil.Process(worker.pid).ppid() == supervisor
 
 
 def test_two_workers_for_the_same_queue_get_different_names(sandbox: Sandbox) -> None:
@@ -163,7 +163,7 @@ def test_after_a_restart_of_the_broker_workers_come_back(folder: Path) -> None:
     # A worker that has an acknowledgement under way when the broker goes may end instead of reconnecting
     # (Celery 5.7.0: "Unrecoverable error: AttributeError"), so the restart waits until nothing is under way.
     code = """
-from lab.notebook import wait_for
+from lab.waiting import wait_for
 from lab.sandbox import Sandbox
 from tasks.basic_tasks import add
 with Sandbox(["basic"]) as sandbox:
@@ -226,14 +226,14 @@ def test_nothing_is_left_after_kill_9_while_a_task_runs(folder: Path, tmp_path: 
     wait_until_gone(folder)
 
 
-@pytest.mark.parametrize("victim", ["keeper", "guardian"])
+@pytest.mark.parametrize("victim", ["supervisor", "watchdog"])
 def test_nothing_is_left_after_kill_9_of_the_sandbox_itself(folder: Path, victim: str) -> None:
     program = start_program(folder, FOR_EVER)
     connection = connect(folder)
     assert connection is not None
-    keeper = psutil.Process(connection.ask("status")["keeper"])
-    guardian = next(child for child in keeper.children() if "lab.keeper" in child.cmdline())
-    (keeper if victim == "keeper" else guardian).kill()
+    supervisor = psutil.Process(connection.ask("status")["supervisor"])
+    watchdog = next(child for child in supervisor.children() if "lab.processes.supervisor" in child.cmdline())
+    (supervisor if victim == "supervisor" else watchdog).kill()
     wait_for("the sandbox has ended", lambda: not [p for p in processes_of(folder) if p.pid != program.pid])
     wait_for("the folder is gone", lambda: not folder.exists())
     program.kill()
@@ -250,7 +250,7 @@ def test_a_worker_that_does_not_start_says_why(sandbox: Sandbox) -> None:
 
 def test_what_a_crash_left_is_taken_over(folder: Path) -> None:
     folder.mkdir(mode=0o700)
-    for name in ("broker.sock", "control.sock", "keeper.lock", "keeper.pid"):
+    for name in ("broker.sock", "control.sock", "supervisor.lock", "supervisor.pid"):
         (folder / name).write_text("999999")
     with Sandbox(folder=folder) as sandbox:
         assert sandbox.broker.client().ping()

@@ -12,9 +12,11 @@ import pytest
 from celery import chain, chord, group
 from celery.result import ResultBase
 
+from lab.chart import chart
 from lab.diagram import diagram
+from lab.runs import Event, Run, runs_of
 from lab.sandbox import Sandbox, Worker
-from lab.timeline import Event, Run, Timeline, chart, runs_of
+from lab.timeline import Timeline
 from settings import ROOT
 from tasks.advanced_tasks import (
     fetch_data,
@@ -68,12 +70,12 @@ def test_a_run_has_its_task_worker_times_and_outcome(worker: Worker, timeline: T
 def test_a_task_that_replaces_itself_is_not_delivered_again(worker: Worker, timeline: Timeline) -> None:
     [before, after] = timeline.wait_for(replace_itself.delay())
     assert before.task_id == after.task_id
-    assert (before.name, before.outcome, before.again) == (
+    assert (before.name, before.outcome, before.redelivered) == (
         "tests.helper_tasks.replace_itself",
         "started",
         False,
     )
-    assert (after.name, after.outcome, after.again) == ("tasks.basic_tasks.add", "succeeded", False)
+    assert (after.name, after.outcome, after.redelivered) == ("tasks.basic_tasks.add", "succeeded", False)
 
 
 def test_each_retry_is_a_run_of_its_own(worker: Worker, timeline: Timeline) -> None:
@@ -81,7 +83,7 @@ def test_each_retry_is_a_run_of_its_own(worker: Worker, timeline: Timeline) -> N
     runs = timeline.wait_for(result)
     assert [(run.retries, run.outcome) for run in runs] == [(0, "retried"), (1, "retried"), (2, "succeeded")]
     assert "ConnectionError" in runs[0].detail
-    assert not any(run.again for run in runs)
+    assert not any(run.redelivered for run in runs)
     assert all(in_order(run) for run in runs)
     text = timeline.text()
     assert [bar_of(line).strip()[-1] for line in text.splitlines() if "retry_with" in line] == ["R", "R", "S"]
@@ -119,26 +121,28 @@ def test_two_workers_have_a_part_of_the_chart_each(sandbox: Sandbox, timeline: T
     assert heads == ["sandbox-one", "sandbox-two"]
 
 
-def test_a_redelivery_is_a_run_of_its_own(lab_sandbox: Sandbox, tmp_path: Path) -> None:
-    lab_sandbox.start_worker(["basic"], name="first", options=HELPERS)
+def test_a_redelivery_is_a_run_of_its_own(drill_sandbox: Sandbox, tmp_path: Path) -> None:
+    drill_sandbox.start_worker(["basic"], name="first", options=HELPERS)
     with Timeline() as timeline:
         result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
         wait_for("it runs", lambda: [run for run in timeline.runs if run.started])
-        lab_sandbox.worker.kill()
-        lab_sandbox.start_worker(["basic"], name="second", options=HELPERS)
+        drill_sandbox.worker.kill()
+        drill_sandbox.start_worker(["basic"], name="second", options=HELPERS)
         wait_for("it runs again", lambda: len(lines(tmp_path / "runs")) == 2, seconds=30)
         (tmp_path / "release").touch()
         lost, *others = timeline.wait_for(result)  # on a slow machine it may come more than twice
-    assert (lost.outcome, lost.again, lost.ended) == ("started", False, None)
-    assert all(run.again and run.retries == 0 for run in others)
+    assert (lost.outcome, lost.redelivered, lost.ended) == ("started", False, None)
+    assert all(run.redelivered and run.retries == 0 for run in others)
     assert "succeeded" in [run.outcome for run in others]
     text = timeline.text()
     assert {"? no end seen", "D delivered again"} <= set(text.splitlines()[-2].split("  "))
     assert text.splitlines()[-1].endswith(f"; {len(others)} delivered again.")
 
 
-def test_one_task_that_runs_twice_at_once_keeps_its_runs_apart(lab_sandbox: Sandbox, tmp_path: Path) -> None:
-    lab_sandbox.start_worker(["basic"], options=HELPERS)
+def test_one_task_that_runs_twice_at_once_keeps_its_runs_apart(
+    drill_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    drill_sandbox.start_worker(["basic"], options=HELPERS)
     with Timeline() as timeline:
         result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
         wait_for("it runs twice", lambda: len(lines(tmp_path / "runs")) == 2, seconds=30)
@@ -146,7 +150,7 @@ def test_one_task_that_runs_twice_at_once_keeps_its_runs_apart(lab_sandbox: Sand
         timeline.wait_for(result)
         runs = wait_for("both end", lambda: timeline.runs if all(run.ended for run in timeline.runs) else [])
     first, *others = runs
-    assert [run.again for run in runs] == [False, *[True] * len(others)]
+    assert [run.redelivered for run in runs] == [False, *[True] * len(others)]
     assert all((first.ran or 0) > (run.ran or 0) for run in others)
 
 
@@ -241,7 +245,8 @@ def test_no_event_at_all_is_told_with_a_remedy(sandbox: Sandbox, timeline: Timel
 
 
 BROKER_RESTARTS = """
-from lab.notebook import open_sandbox, wait_for
+from lab.notebook import open_sandbox
+from lab.waiting import wait_for
 from lab.timeline import Timeline
 from tasks.basic_tasks import add
 sandbox = open_sandbox()

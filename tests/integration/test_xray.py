@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError
 
 from celery_app import app
 from lab.sandbox import Sandbox
-from lab.xray import Held, XRay, xray
+from lab.xray import Unacknowledged, XRay, xray
 from settings import ROOT
 from tasks.advanced_tasks import fetch_data, prioritized_task, process_item
 from tasks.basic_tasks import add, greet, task_with_progress
@@ -87,12 +87,12 @@ def test_an_unacknowledged_message_is_shown_with_its_age(sandbox: Sandbox, tmp_p
     wait_for("the task runs", lambda: lines(tmp_path / "runs"))
     view = xray("basic")
     assert view.messages == ()
-    [held] = view.held
-    assert (held.message.id, held.message.queue, view.held_total) == (result.id, "basic", 1)
+    [held] = view.unacknowledged
+    assert (held.message.id, held.message.queue, view.unacknowledged_total) == (result.id, "basic", 1)
     assert wait_for("it gets older", lambda: older_than(held))
-    assert xray("advanced").held == ()
+    assert xray("advanced").unacknowledged == ()
     (tmp_path / "release").touch()
-    wait_for("it is acknowledged", lambda: xray("basic").held == ())
+    wait_for("it is acknowledged", lambda: xray("basic").unacknowledged == ())
 
 
 def test_what_workers_have_taken_is_active_reserved_or_scheduled(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -106,16 +106,19 @@ def test_what_workers_have_taken_is_active_reserved_or_scheduled(sandbox: Sandbo
     )
     wait_for("the first one runs", lambda: lines(tmp_path / "runs"))
     expected = {later.id: "scheduled", running.id: "active", waiting.id: "reserved"}
-    wait_for("all three", lambda: {held.message.id: held.state for held in xray("basic").held} == expected)
-    assert {held.worker.partition("@")[0] for held in xray("basic").held} == {worker.name}
+    wait_for(
+        "all three",
+        lambda: {held.message.id: held.state for held in xray("basic").unacknowledged} == expected,
+    )
+    assert {held.worker.partition("@")[0] for held in xray("basic").unacknowledged} == {worker.name}
     assert {"scheduled", "active", "reserved"} <= set(xray("basic").text().split())
 
     worker.kill()
-    assert {held.state for held in xray("basic").held} == {"no answer"}
+    assert {held.state for held in xray("basic").unacknowledged} == {"no answer"}
 
 
-def older_than(held: Held) -> bool:
-    return xray("basic").held[0].age > held.age
+def older_than(held: Unacknowledged) -> bool:
+    return xray("basic").unacknowledged[0].age > held.age
 
 
 def test_a_delayed_task_is_in_the_memory_of_its_worker(sandbox: Sandbox) -> None:
@@ -125,7 +128,7 @@ def test_a_delayed_task_is_in_the_memory_of_its_worker(sandbox: Sandbox) -> None
     assert delayed.id == result.id
     assert delayed.worker.startswith(f"{worker.name}@")
     view = xray("basic")
-    assert view.held[0].message.headers["eta"]
+    assert view.unacknowledged[0].message.headers["eta"]
     assert "not before" in view.text()
 
 

@@ -14,7 +14,7 @@ from pytest_docker_tools import build, fxtr
 from settings import ROOT
 
 FILES = (
-    *("*.py", "pyproject.toml", "tasks/*.py", "services/*.py", "migrations/**/*.py"),
+    *("*.py", "pyproject.toml", "tasks/*.py", "services/*.py", "services/migrations/**/*.py"),
     *("data/*.csv", "data/images/*", "data/stations/*"),
 )
 

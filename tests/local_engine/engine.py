@@ -1,7 +1,7 @@
 """A stand-in for `docker.DockerClient`: its containers are child processes.
 
-It knows the calls that pytest-celery makes, and no others. The sandbox's keeper starts the servers and the
-workers, and ends them if the test run is killed.
+It knows the calls that pytest-celery makes, and no others. The sandbox's supervisor starts the servers and
+the workers, and ends them if the test run is killed.
 """
 
 import os
@@ -154,7 +154,7 @@ class Server(Container):
 
 
 class Worker(Container):
-    """A Celery worker, forked from the keeper."""
+    """A Celery worker, forked from the supervisor."""
 
     def _launch(self) -> dict[str, Any]:
         match [part.replace("%h", self.id[:12]) for part in self._command]:
@@ -242,7 +242,7 @@ class Image(_Part):
 class LocalEngine(_Part):
     """The part of `docker.DockerClient` that pytest-celery uses, for processes in one private folder.
 
-    Raises `lab.sandbox.SandboxError` if the keeper does not start.
+    Raises `lab.sandbox.SandboxError` if the supervisor does not start.
     """
 
     def __init__(self) -> None:

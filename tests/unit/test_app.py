@@ -44,7 +44,7 @@ def test_no_redis_option_is_misspelled() -> None:
 
 def test_profiles_set_the_same_things() -> None:
     assert set(PROFILES["fast"]) == set(PROFILES["reliable"])
-    assert set(PROFILES["reliable"]) <= set(PROFILES["lab"])
+    assert set(PROFILES["reliable"]) <= set(PROFILES["drill"])
 
 
 def test_the_planned_queues_are_there_in_order() -> None:

@@ -15,7 +15,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import func, inspect, select, text
 from sqlalchemy.exc import StatementError
 
-from services.database import Base, Order, engine, migrate, reading, writing
+from services.database import engine, migrate, reading, writing
+from services.models import Base, Order
 from settings import ROOT, Settings
 
 FORK = multiprocessing.get_context("fork")

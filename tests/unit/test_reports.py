@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from services.database import Order, writing
+from services.database import writing
+from services.models import Order
 from services.reports import generate_report, period_bounds
 from tests.unit.conftest import no_file_over
 

@@ -1,6 +1,6 @@
 """What JupyterLab shows beside the notebooks: a live view of the sandbox that was opened last.
 
-JupyterLab's server loads this module as an extension, see lab/jupyter_config. The page is one answer that
+JupyterLab's server loads this module as an extension, see lab/jupyter/config. The page is one answer that
 goes on: a picture is added when something has happened. So it needs no second connection, and passes
 through the proxies of Codespaces and Binder.
 """
@@ -55,7 +55,7 @@ NOTHING_YET = "Nothing runs yet. Open a notebook, and run its first cells."
 def newest_sandbox() -> Path | None:
     """Return the folder of the sandbox that was opened last: of a notebook, or the shared one."""
     opened = {}
-    for socket in settings.sandbox.parent.glob(f"{settings.sandbox.name}*/control.sock"):
+    for socket in settings.sandbox_folder.parent.glob(f"{settings.sandbox_folder.name}*/control.sock"):
         try:
             opened[socket.stat().st_mtime_ns] = socket.parent
         except FileNotFoundError:  # it ends at this moment
@@ -136,7 +136,7 @@ async def viewer(folder: Path) -> AsyncIterator[Process]:
     """Run the program that draws the timeline of a sandbox, for the time of a block."""
     own = {"SANDBOX_DIR": str(folder), "CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": ""}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "lab.live"),
+        *(sys.executable, "-m", "lab.jupyter.live"),
         cwd=ROOT,
         env=os.environ | own,
         stdin=PIPE,  # its end tells the program that nobody looks, also when this server is killed
@@ -152,7 +152,7 @@ async def viewer(folder: Path) -> AsyncIterator[Process]:
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
-    return [{"module": "lab.jupyter"}]
+    return [{"module": "lab.jupyter.extension"}]
 
 
 def _load_jupyter_server_extension(server: ServerApp) -> None:

@@ -1,4 +1,6 @@
-"""The base of tasks whose body is `async def`. Celery does not await; this class does.
+"""What tasks of several modules share: the base of `async def` tasks, and how a task says how far it is.
+
+Celery does not await; `AsyncTask` does:
 
     @app.task(base=AsyncTask)
     async def fetch(url: str) -> str: ...
@@ -15,6 +17,7 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any
 
+from celery import Task
 from celery.app.task import Context
 
 from celery_app import AppTask
@@ -77,3 +80,13 @@ def _loop() -> asyncio.AbstractEventLoop:
             loop = _loops[os.getpid()] = asyncio.new_event_loop()
             threading.Thread(target=loop.run_forever, name="event loop", daemon=True).start()
         return _loops[os.getpid()]
+
+
+def report_progress(task: Task, current: int, total: int, status: str) -> None:
+    """Store the progress of the running `task`: `AsyncResult(id).info` gives it to whoever has the id.
+
+    The state is PROGRESS, a name of our own. SUCCESS or FAILURE here would hide the real end.
+    """
+    percent = round(100 * current / total) if total else 100
+    meta = {"current": current, "total": total, "percent": percent, "status": status}
+    task.update_state(state="PROGRESS", meta=meta)

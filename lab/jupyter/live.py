@@ -1,7 +1,7 @@
 """The timeline of one sandbox, drawn anew whenever something has happened in it.
 
-`lab/jupyter.py` runs this program beside a notebook: `python -m lab.live`. It writes one line of JSON for
-each picture, and ends when its standard input does: then nobody looks any more.
+`extension.py` runs this program beside a notebook: `python -m lab.jupyter.live`. It writes one line of JSON
+for each picture, and ends when its standard input does: then nobody looks any more.
 """
 
 import json
@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 from kombu.exceptions import OperationalError
 
-from lab.timeline import Run, Timeline, chart, svg_chart
+from lab.chart import chart, svg_chart
+from lab.runs import Run
+from lab.timeline import Timeline
 
 RECENT_SECONDS = 60.0
 ROWS = 20

@@ -19,9 +19,18 @@ import pytest
 from sqlalchemy import delete, event, func, select
 from sqlalchemy.exc import OperationalError
 
-from services import tables
-from services.database import Import, Order, Reject, engine, reading, writing
-from services.tables import COLUMNS, export_orders, import_csv, merge_rejects, split_byte_ranges
+from services import order_export
+from services.database import engine, reading, writing
+from services.models import Import, Order, Reject
+from services.order_export import export_orders
+from services.order_import import (
+    COLUMNS,
+    ImportResult,
+    ImportTakenOver,
+    import_csv,
+    merge_rejects,
+    split_byte_ranges,
+)
 from tests.unit.conftest import no_file_over
 
 FORK = multiprocessing.get_context("fork")
@@ -325,7 +334,7 @@ def test_an_import_killed_from_outside_goes_on_where_it_was(any_shop: Path):
     write(any_shop / "orders.csv", mixed_rows(100))
     code = """
 import sys
-from services.tables import import_csv
+from services.order_import import import_csv
 
 def report(done, total):
     print(done, flush=True)
@@ -369,7 +378,7 @@ def test_a_second_run_takes_over_and_the_first_one_stops(any_shop: Path):
         if done == 40:
             assert import_csv("orders.csv", batch_size=20)["imported"] == 90
 
-    with pytest.raises(tables.ImportTakenOver, match=r"orders\.csv was started again elsewhere"):
+    with pytest.raises(ImportTakenOver, match=r"orders\.csv was started again elsewhere"):
         import_csv("orders.csv", batch_size=20, on_progress=start_again)
     assert_complete(any_shop, 100)
 
@@ -439,7 +448,7 @@ def test_byte_ranges_are_imported_by_several_processes_at_once(any_shop: Path):
     assert_complete(any_shop, 2_000)
 
 
-def import_part(part: tuple[int, int]) -> tables.ImportResult:
+def import_part(part: tuple[int, int]) -> ImportResult:
     return import_csv("orders.csv", byte_range=part, batch_size=50)
 
 
@@ -576,7 +585,7 @@ def test_an_unknown_format_is_refused_by_name(shop: Path):
 def test_more_orders_than_an_excel_sheet_holds_are_refused(shop: Path, monkeypatch: pytest.MonkeyPatch):
     write(shop / "orders.csv", [row(1), row(2), row(3)])
     import_csv("orders.csv")
-    monkeypatch.setattr(tables, "EXCEL_MAX_ROWS", 3)
+    monkeypatch.setattr(order_export, "EXCEL_MAX_ROWS", 3)
     with pytest.raises(
         ValueError, match=r"3 orders and a header .* 3 rows of an Excel sheet; use csv or jsonl"
     ):
@@ -585,7 +594,7 @@ def test_more_orders_than_an_excel_sheet_holds_are_refused(shop: Path, monkeypat
 
 
 def test_export_progress_ends_with_all_rows(shop: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tables, "FETCH_ROWS", 10)
+    monkeypatch.setattr(order_export, "FETCH_ROWS", 10)
     write(shop / "orders.csv", [row(n) for n in range(25)])
     import_csv("orders.csv")
     seen: list[Any] = []

@@ -9,7 +9,8 @@ from typing import Literal
 from alembic import context
 from sqlalchemy import func, select
 
-from services.database import Base, UtcDateTime, writing
+from services.database import writing
+from services.models import Base, UtcDateTime
 
 MIGRATION_LOCK = 5_141_936  # any number, the same for every process that migrates
 

@@ -1,22 +1,17 @@
 """The sandbox's parent process: it starts the broker and the workers, and it ends them.
 
-One keeper runs for each sandbox folder. Whoever uses the sandbox keeps a connection to the keeper's
-socket open. When the last connection closes, however its process ended, the keeper ends everything and
-removes the folder. If the keeper itself is killed, the guardian (a second small process) does that.
+One supervisor runs for each sandbox folder. Whoever uses the sandbox keeps a connection to the supervisor's
+socket open. When the last connection closes, however its process ended, the supervisor ends everything and
+removes the folder. If the supervisor itself is killed, the watchdog does that.
 
-The keeper has Celery imported, and forks workers: they are ready in a tenth of the usual time.
+The supervisor has Celery imported, and forks workers: they are ready in a tenth of the usual time.
 It is started by `lab.sandbox`, never by hand.
 """
 
-import contextlib
-import fcntl
-import gc
-import importlib
 import itertools
 import json
 import os
 import selectors
-import shutil
 import signal
 import socket
 import sys
@@ -27,73 +22,27 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lab.processes.folder import Busy, remove_folder, take_folder
+from lab.processes.watchdog import Watchdog, kill_group
+from lab.processes.worker import preload, run_mail_server, run_worker
+
 GRACE_SECONDS = 15.0
-SUBSCRIBED_AFTER_SECONDS = 0.03
 SERVER_START_SECONDS = 10.0
-
-
-class Busy(Exception):
-    """Another keeper has this folder."""
 
 
 @dataclass
 class Child:
-    """A process group that the keeper has started."""
+    """A process group that the supervisor has started."""
 
     kind: str
     name: str
     pid: int
     log: str
-    owner: int | None = None  # the connection that it lives for; None: as long as the keeper
+    owner: int | None = None  # the connection that it lives for; None: as long as the supervisor
     waiting: list[int] = field(default_factory=list, repr=False)  # connections to tell when it ends
 
 
-class Guardian:
-    """A process that outlives a killed keeper just long enough to clean up after it."""
-
-    def __init__(self, folder: Path) -> None:
-        reader, self._writer = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.close(self._writer)
-            os.setsid()
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)
-            self._watch(reader, folder)
-        os.close(reader)
-
-    def add(self, pid: int) -> None:
-        """Tell it of a process group."""
-        os.write(self._writer, f"+{pid}\n".encode())
-
-    def remove(self, pid: int) -> None:
-        """Tell it that a process group has ended."""
-        os.write(self._writer, f"-{pid}\n".encode())
-
-    def dismiss(self) -> None:
-        """End the guardian: all is cleaned up, and the folder may be somebody else's already."""
-        os.write(self._writer, b"done\n")
-        os.close(self._writer)
-
-    def forget(self) -> None:
-        """Called in a forked child: the guardian must not wait for it."""
-        os.close(self._writer)
-
-    @staticmethod
-    def _watch(reader: int, folder: Path) -> NoReturn:
-        groups: set[int] = set()
-        with os.fdopen(reader) as lines:
-            for line in lines:  # ends when the keeper does
-                if line == "done\n":
-                    os._exit(0)
-                groups.add(int(line[1:])) if line[0] == "+" else groups.discard(int(line[1:]))
-        for group in groups:
-            kill_group(group, signal.SIGKILL)
-        remove_folder(folder)
-        os._exit(0)
-
-
-class Keeper:
+class Supervisor:
     """Serves one sandbox folder until nobody uses it."""
 
     def __init__(self, folder: Path, logs: Path, with_server: bool) -> None:
@@ -111,7 +60,7 @@ class Keeper:
         self.lock = take_folder(folder)
         (folder / "tmp").mkdir(exist_ok=True)
         logs.mkdir(parents=True, exist_ok=True)
-        self.guardian = Guardian(folder)
+        self.watchdog = Watchdog(folder)
         self.selector = selectors.DefaultSelector()
         self._listen_for_signals()
         if with_server:
@@ -153,7 +102,7 @@ class Keeper:
             if ended or time.monotonic() > deadline:
                 kill_group(pid, signal.SIGKILL)
                 self.children.pop(pid)
-                self.guardian.remove(pid)
+                self.watchdog.remove(pid)
                 raise RuntimeError(f"The {name} did not start.\n{tail(log)}")
             time.sleep(0.002)
         return server
@@ -212,7 +161,7 @@ class Keeper:
         os._exit(run_worker(request["app"], [*request["arguments"], "--hostname", hostname], tell))
 
     def _become_child(self, out: int) -> None:
-        """In a forked child: write to the log `out`, and let go of what belongs to the keeper."""
+        """In a forked child: write to the log `out`, and let go of what belongs to the supervisor."""
         os.setpgid(0, 0)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(out, 1)
@@ -224,14 +173,14 @@ class Keeper:
         self.listener.close()
         self._wakeup.close()
         self._woken.close()
-        self.guardian.forget()
+        self.watchdog.forget()
         os.close(self.lock)
         for connection in self.connections.values():
             connection.close()
 
     def _adopt(self, child: Child) -> Child:
         self.children[child.pid] = child
-        self.guardian.add(child.pid)
+        self.watchdog.add(child.pid)
         return child
 
     def _reap(self) -> None:
@@ -243,14 +192,14 @@ class Keeper:
                 return
             if pid == 0:
                 return
-            if pid == self.guardian.pid:
+            if pid == self.watchdog.pid:
                 self.stop()  # nobody would clean up after us: better stop in good order
                 continue
             child = self.children.pop(pid, None)
             if child is None:
                 continue
             kill_group(pid, signal.SIGKILL)  # the pool children of a killed worker
-            self.guardian.remove(pid)
+            self.watchdog.remove(pid)
             if child is self.server:
                 self.server = None
             for waiting in child.waiting:
@@ -275,7 +224,7 @@ class Keeper:
         for pid in self.children:
             os.waitpid(pid, 0)
         remove_folder(self.folder)
-        self.guardian.dismiss()
+        self.watchdog.dismiss()
 
     # --- conversation ---
 
@@ -344,7 +293,7 @@ class Keeper:
             case "stop":
                 self.stop()
             case other:
-                raise RuntimeError(f"{other!r} is not a request that the keeper knows")
+                raise RuntimeError(f"{other!r} is not a request that the supervisor knows")
 
     def _end(self, pid: int, number: signal.Signals, at: int) -> None:
         child = self.children.get(pid)
@@ -360,7 +309,7 @@ class Keeper:
     def status(self) -> dict[str, Any]:
         """Return what runs here."""
         return {
-            "keeper": os.getpid(),
+            "supervisor": os.getpid(),
             "folder": str(self.folder),
             "logs": str(self.logs),
             "pinned": self.pinned,
@@ -393,147 +342,15 @@ class Keeper:
             os.kill(child.pid, signal.SIGTERM)  # others still use the broker: finish the running tasks
 
 
-# --- a worker ---------------------------------------------------------------------------------------------
+def describe(child: Child) -> dict[str, Any]:
+    """Return a child as JSON data."""
+    return {key: value for key, value in asdict(child).items() if key in {"name", "pid", "log"}}
 
 
-# A table and not import statements: a linter removes imports that look unused.
-PRELOADED = (
-    "celery.app.amqp",
-    "celery.app.control",
-    "celery.apps.worker",
-    "celery.backends.redis",
-    "celery.bin.worker",
-    "celery.concurrency.prefork",
-    "celery.concurrency.solo",
-    "celery.events",
-    "celery.worker.autoscale",
-    "celery.worker.consumer",
-    "kombu.transport.redis",
-    "pydantic_settings",
-    "PIL.Image",
-    "PIL.ImageDraw",
-    "sqlalchemy.dialects.postgresql",
-    "sqlalchemy.dialects.sqlite",
-    "sqlalchemy.orm",
-    "xlsxwriter",
-)
-
-
-def preload() -> None:
-    """Import what every worker needs, so that a forked one has it."""
-    for name in PRELOADED:
-        importlib.import_module(name)
-    # The garbage collector then leaves these objects alone: a worker that starts need not copy their memory.
-    gc.freeze()
-
-
-def run_worker(app_name: str, arguments: list[str], tell: int) -> int:
-    """Run `celery -A app_name worker arguments…` in this process. Return its exit code.
-
-    Writes one byte to the descriptor `tell` when the worker is ready.
-    """
-    import click
-    from celery.app.utils import find_app
-    from celery.bin.base import CLIContext
-    from celery.bin.worker import worker
-    from celery.signals import worker_ready
-
-    def tell_keeper() -> None:
-        os.write(tell, b"1")
-        os.close(tell)
-
-    def say_ready(sender: Any, **_: object) -> None:
-        # At this signal the worker has not subscribed to remote commands yet. It does so in the first round
-        # of its event loop, and a command that comes together with the confirmation waits for the next one.
-        sender.timer.call_after(SUBSCRIBED_AFTER_SECONDS, tell_keeper)
-
-    worker_ready.connect(say_ready, weak=False)
-    try:
-        context = CLIContext(app=find_app(app_name), no_color=True, workdir=None, quiet=False)
-        worker.main(arguments, prog_name="celery worker", obj=context, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    except SystemExit as done:
-        if isinstance(done.code, str):
-            print(done.code, file=sys.stderr)
-        return done.code if isinstance(done.code, int) else 1
-    except BaseException:  # noqa: BLE001
-        # The last stop before os._exit: without this, the traceback would be lost.
-        sys.excepthook(*sys.exc_info())
-        return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return 0
-
-
-def run_mail_server(folder: Path) -> int:
-    """Serve mail on a socket in `folder` until SIGTERM. Return the exit code."""
-    from lab.mail_server import serve
-
-    serve(folder)
-    return 0
-
-
-# --- folders, groups, sockets ------------------------------------------------------------------------------
-
-
-def take_folder(folder: Path) -> int:
-    """Make the private folder `folder`, or take over one whose keeper has crashed. Return the lock.
-
-    Raises `Busy` if a keeper is alive there, and `OSError` if the folder is not ours alone.
-    """
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        details = folder.lstat()
-        if details.st_uid != os.getuid() or details.st_mode & 0o077 or not folder.is_dir():
-            raise OSError(
-                f"The sandbox folder {folder} belongs to somebody else, or others may enter it. "
-                "Remove it, or set SANDBOX_DIR to another folder."
-            ) from None
-        # It will be removed at the end: never take a folder with somebody's files.
-        if any(folder.iterdir()) and not (folder / "keeper.lock").exists():
-            raise OSError(
-                f"The folder {folder} has files that are not a sandbox's. "
-                "Set SANDBOX_DIR to a path that does not exist yet."
-            ) from None
-    try:
-        lock = os.open(folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:  # another keeper has just removed the folder
-        raise Busy from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(lock).st_ino != (folder / "keeper.lock").stat().st_ino:
-            raise BlockingIOError  # another keeper has just removed the file
-    except (BlockingIOError, FileNotFoundError):
-        os.close(lock)
-        raise Busy from None
-    for stale in ("broker.sock", "control.sock", "smtp.sock"):
-        (folder / stale).unlink(missing_ok=True)
-    return lock
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a sandbox folder. Its lock goes last: without it, the rest would look like somebody's files."""
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        elif entry.name != "keeper.lock":
-            entry.unlink(missing_ok=True)
-    (folder / "keeper.lock").unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # a keeper that starts at this moment has put its lock there
-        folder.rmdir()
-
-
-def kill_group(pid: int, number: signal.Signals) -> None:
-    """Send a signal to a process group that may have ended."""
-    # macOS says "not permitted" of a group of zombies.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
+def tail(log: Path, lines: int = 15) -> str:
+    """Return the last lines of a log file, with its path."""
+    text = log.read_text(errors="replace").strip().splitlines()[-lines:] if log.exists() else []
+    return "\n".join([f"The last lines of {log}:", *(f"  {line}" for line in text or ["(empty)"])])
 
 
 def answers(path: str) -> bool:
@@ -548,24 +365,13 @@ def answers(path: str) -> bool:
         return False
 
 
-def describe(child: Child) -> dict[str, Any]:
-    """Return a child as JSON data."""
-    return {key: value for key, value in asdict(child).items() if key in {"name", "pid", "log"}}
-
-
-def tail(log: Path, lines: int = 15) -> str:
-    """Return the last lines of a log file, with its path."""
-    text = log.read_text(errors="replace").strip().splitlines()[-lines:] if log.exists() else []
-    return "\n".join([f"The last lines of {log}:", *(f"  {line}" for line in text or ["(empty)"])])
-
-
 def main() -> None:
     """Serve the folder named on the command line. Say on standard output, in one line, how it went."""
     folder, logs, with_server = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "server"
     if os.fork():
         os._exit(0)  # the program that started us need not wait for our end
     try:
-        keeper = Keeper(folder, logs, with_server)
+        supervisor = Supervisor(folder, logs, with_server)
     except Busy:
         print(json.dumps({"busy": True}))
         return
@@ -576,11 +382,11 @@ def main() -> None:
         print(json.dumps({"ready": True}), flush=True)
         os.dup2(2, 1)
         if with_server:
-            keeper.start_mail_server()
+            supervisor.start_mail_server()
         preload()
-        keeper.serve()
+        supervisor.serve()
     finally:
-        keeper.clean_up()
+        supervisor.clean_up()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Orders from CSV files into the database, and out again as CSV, JSON Lines or Excel.
+"""Orders from CSV files into the database.
 
 What to learn here: how a job over millions of rows uses little memory, keeps every bad row for a person
 to correct, and can be killed at any moment and started again with neither a gap nor a duplicate. The
@@ -6,11 +6,8 @@ trick: the place in the file is saved in the same transaction as the rows up to 
 """
 
 import csv
-import io
-import json
-import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,29 +15,20 @@ from decimal import Decimal
 from itertools import islice, pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO, TypedDict, cast
+from typing import Any, TypedDict, cast
 
-import xlsxwriter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import CursorResult, delete, func, insert, select, update
+from sqlalchemy import CursorResult, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from services.csv_file import CsvFile, Place, open_csv
-from services.database import Import, Order, Reject, reading, writing
+from services.csv_file import CsvFile, Place, as_text, harmless, open_csv
+from services.database import FETCH_ROWS, reading, writing
+from services.models import Import, Order, Reject
 from services.paths import atomic_write, inside
 from settings import settings
 
-EXCEL_MAX_ROWS = 1_048_576  # Excel's own limit, with the header
-FETCH_ROWS = 2_000  # rows that an export holds in memory at once
-
-# A spreadsheet runs a cell that begins with one of these, also in a CSV file. The last four are the
-# full-width forms from East Asian keyboards.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
-
 Progress = Callable[[int, int], object]  # called with the rows done and the rows in all
-
-_OrderTuple = Sequence[Any]  # an order's values, in the order of COLUMNS
 
 
 class OrderRow(BaseModel):
@@ -78,19 +66,8 @@ class ImportResult(TypedDict):
     resumed_after_line: int | None  # where this run went on after a crash; None: at the beginning
 
 
-class ExportResult(TypedDict):
-    """What an export wrote. The path starts at the data folder."""
-
-    path: str
-    rows: int
-    bytes: int
-
-
 class ImportTakenOver(RuntimeError):
     """The same import was started again while this one ran. That run goes on where this one stopped."""
-
-
-# --- Import ------------------------------------------------------------------------------------------
 
 
 def import_csv(
@@ -316,112 +293,9 @@ def _write_rejects(name: str, import_ids: list[int]) -> str:
         .order_by(Reject.line, Reject.id)
         .execution_options(yield_per=FETCH_ROWS)
     )
-    with reading() as session, atomic_write(path) as file, _as_text(file) as text:
+    with reading() as session, atomic_write(path) as file, as_text(file) as text:
         writer = csv.writer(text)
         writer.writerow(["line", "column", "value", "reason"])
         for line, column, value, reason in session.execute(rejects):
             writer.writerow([line, column, harmless(value), reason])
     return str(path.relative_to(settings.data_dir))
-
-
-# --- Export ------------------------------------------------------------------------------------------
-
-
-def export_orders(format: str, *, on_progress: Progress | None = None) -> ExportResult:
-    """Write all orders, sorted by `order_id`, to `out/exports/orders.<format>` in the data folder.
-
-    `format` is "csv", "jsonl" or "xlsx". Text in CSV goes through `harmless`. JSON Lines keeps every text
-    as it is, and prices as text, so that they stay exact. Times are in UTC; in Excel they are dates, which
-    have no time zone. `on_progress(done, all)` is called with numbers of rows.
-
-    Memory does not grow with the number of rows. A reader of the file sees the old one or the new one.
-
-    Raises `ValueError` for an unknown format, and for more orders than fit on an Excel sheet.
-    """
-    if format not in _WRITERS:
-        raise ValueError(f"format={format!r}: use one of {', '.join(_WRITERS)}")
-    path = settings.out_dir / "exports" / f"orders.{format}"
-    with reading() as session:
-        total = session.scalar(select(func.count()).select_from(Order)) or 0
-        if format == "xlsx" and total >= EXCEL_MAX_ROWS:
-            raise ValueError(
-                f"format='xlsx': {total:,} orders and a header are more than the {EXCEL_MAX_ROWS:,} rows "
-                "of an Excel sheet; use csv or jsonl"
-            )
-        columns = [getattr(Order, column) for column in COLUMNS]
-        orders = session.execute(
-            select(*columns).order_by(Order.order_id).execution_options(yield_per=FETCH_ROWS)
-        )
-        with atomic_write(path) as file:
-            _WRITERS[format](file, _counted(orders, total, on_progress))
-    return {"path": str(path.relative_to(settings.data_dir)), "rows": total, "bytes": path.stat().st_size}
-
-
-def harmless(text: str) -> str:
-    """Return `text` with an apostrophe before it if a spreadsheet would run it as a formula.
-
-    A customer may be called `=HYPERLINK(...)`. The price: a program that reads the CSV finds the apostrophe.
-    """
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
-
-
-def _counted(
-    orders: Iterable[_OrderTuple], total: int, on_progress: Progress | None
-) -> Iterator[_OrderTuple]:
-    done = 0
-    for done, order in enumerate(orders, start=1):
-        yield order
-        if on_progress and (done % FETCH_ROWS == 0 or done == total):
-            on_progress(done, total)
-
-
-@contextmanager
-def _as_text(file: BinaryIO) -> Iterator[TextIO]:
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    yield text
-    text.detach()  # writes out the rest, and leaves the file open for who opened it
-
-
-def _write_csv(file: BinaryIO, orders: Iterable[_OrderTuple]) -> None:
-    with _as_text(file) as text:
-        writer = csv.writer(text)
-        writer.writerow(COLUMNS)
-        for order in orders:
-            writer.writerow([harmless(value) if isinstance(value, str) else _plain(value) for value in order])
-
-
-def _plain(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def _write_jsonl(file: BinaryIO, orders: Iterable[_OrderTuple]) -> None:
-    with _as_text(file) as text:
-        for order in orders:
-            # `default` is called for what JSON does not know: prices and times.
-            values = dict(zip(COLUMNS, order, strict=True))
-            text.write(json.dumps(values, ensure_ascii=False, default=_plain) + "\n")
-
-
-def _write_xlsx(file: BinaryIO, orders: Iterable[_OrderTuple]) -> None:
-    # Rows wait in a temporary file, which lies beside the result and is removed after an error too.
-    with tempfile.TemporaryDirectory(dir=Path(file.name).parent, prefix=".xlsx-") as folder:
-        workbook = xlsxwriter.Workbook(file, {"constant_memory": True, "tmpdir": folder})
-        sheet = workbook.add_worksheet("orders")
-        time_format = workbook.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
-        sheet.write_row(0, 0, COLUMNS)
-        for number, order in enumerate(orders, start=1):
-            for column, value in enumerate(order):
-                if isinstance(value, str):
-                    sheet.write_string(number, column, value)  # a string is never run as a formula
-                elif isinstance(value, datetime):
-                    sheet.write_datetime(number, column, value.replace(tzinfo=None), time_format)
-                else:
-                    sheet.write_number(number, column, value)
-        workbook.close()
-
-
-_WRITERS: dict[str, Callable[[BinaryIO, Iterable[_OrderTuple]], None]] = {
-    "csv": _write_csv,
-    "jsonl": _write_jsonl,
-    "xlsx": _write_xlsx,
-}

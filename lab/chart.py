@@ -1,0 +1,155 @@
+"""Runs of tasks as a chart: text for a terminal, SVG for a notebook."""
+
+import io
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lab.runs import ENDINGS, Run
+
+if TYPE_CHECKING:  # matplotlib takes half a second to load, so only a program that draws loads it
+    from matplotlib.axes import Axes
+
+MOST_ROWS = 40
+SIGNS = {
+    ".": "waits in the queue",
+    ":": "waits in the worker",
+    "=": "runs",
+    "?": "no end seen",
+    "D": "delivered again",
+} | dict(ENDINGS.values())
+FILLS: dict[str, dict[str, Any]] = {
+    ".": {"facecolor": "white", "edgecolor": "#888888", "linestyle": ":"},
+    ":": {"facecolor": "#eeeeee", "edgecolor": "#888888", "hatch": "...."},
+    "=": {"facecolor": "#4c78a8", "edgecolor": "#22344a"},
+    "?": {"facecolor": "white", "edgecolor": "#a02020", "hatch": "////"},
+}
+NO_EVENTS = "Do the workers send events? celery -A celery_app control enable_events"
+
+
+def _choose(runs: Sequence[Run], rows: int) -> tuple[list[Run], list[Run]]:
+    """Return the runs to draw, worker by worker, and the others.
+
+    When there are too many, those that went wrong or came again are drawn first, then the longest.
+    """
+    if rows < 1:
+        raise ValueError(f"rows={rows!r}: must be 1 or more")
+
+    def interest(run: Run) -> tuple[bool, float]:
+        return (run.redelivered or run.outcome != "succeeded", run.times[-1] - run.times[0])
+
+    ranked = sorted(runs, key=interest, reverse=True)
+    return sorted(ranked[:rows], key=lambda run: (run.worker, run.times[0])), ranked[rows:]
+
+
+def _label(run: Run) -> str:
+    notes = [run.name.rpartition(".")[2], run.task_id[:8]]
+    if run.retries:
+        notes.append(f"retry {run.retries}")
+    return " ".join([*notes, *(["redelivered"] if run.redelivered else [])])
+
+
+def _spans(run: Run, end: float) -> list[tuple[str, float, float]]:
+    """Return the parts of a run: the sign of each, and from when to when. `end` is the end of the chart."""
+    steps = [(".", run.sent), (":", run.received), ("?" if run.ended is None else "=", run.started)]
+    begins = [(sign, moment) for sign, moment in steps if moment is not None]
+    ends = [*(moment for _, moment in begins[1:]), end if run.ended is None else run.ended]
+    # Clocks of two machines may differ: no part ends before it begins.
+    return [(sign, begin, max(begin, until)) for (sign, begin), until in zip(begins, ends, strict=False)]
+
+
+def _bounds(runs: Sequence[Run]) -> tuple[float, float]:
+    moments = [moment for run in runs for moment in run.times]
+    return min(moments), max(moments)
+
+
+def chart(runs: Sequence[Run], width: int = 110, rows: int = MOST_ROWS) -> str:
+    """Draw runs as text of `width` columns, at most `rows` of them, and count all of them.
+
+    Signs and letters are in `SIGNS`; the chart explains those that it uses.
+    """
+    if not runs:
+        return f"No task event was seen. {NO_EVENTS}"
+    shown, others = _choose(runs, rows)
+    begin, end = _bounds(runs)
+    labels = min(max(len(_label(run)) for run in shown), width // 3)
+    columns = max(10, width - labels - 14)
+    lines = [f"{'':{labels}}   0 s{f'{end - begin:.2f} s':>{columns - 3}}"]
+    worker = None
+    for run in shown:
+        if run.worker != worker:
+            worker = run.worker
+            lines.append(worker or "no worker yet")
+        lasted = "" if run.ran is None else f"{run.ran:.3f} s"
+        lines.append(
+            f"  {_label(run)[:labels]:{labels}} |{_bar(run, begin, end, columns)}| {lasted}".rstrip()
+        )
+    bars = "".join(line.partition("|")[2].rpartition("|")[0] for line in lines)
+    lines.append("  ".join(f"{sign} {meaning}" for sign, meaning in SIGNS.items() if sign in bars))
+    lines.append(_counts(runs))
+    if others:
+        ran = [run.ran for run in others if run.ran is not None]
+        median = f" Their median: {statistics.median(ran):.3f} s." if ran else ""
+        lines.append(f"Not drawn: {len(others)} of these runs.{median}")
+    return "\n".join(lines)
+
+
+def _bar(run: Run, begin: float, end: float, columns: int) -> str:
+    scale = (columns - 1) / max(end - begin, 1e-6)
+    bar = [" "] * columns
+    for sign, since, until in _spans(run, end):
+        first, last = round((since - begin) * scale), round((until - begin) * scale)
+        bar[first : last + 1] = sign * (last + 1 - first)
+    if run.redelivered:
+        bar[round((run.times[0] - begin) * scale)] = "D"
+    if run.ended is not None:
+        bar[round((run.ended - begin) * scale)] = ENDINGS[run.outcome][0]
+    return "".join(bar)
+
+
+def _counts(runs: Sequence[Run]) -> str:
+    counts = Counter("started, no end seen" if run.outcome == "started" else run.outcome for run in runs)
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+    again = sum(run.redelivered for run in runs)
+    tasks = len({run.task_id for run in runs})
+    return f"Runs {len(runs)}, tasks {tasks}: {told}" + (f"; {again} delivered again." if again else ".")
+
+
+def svg_chart(runs: Sequence[Run], rows: int = MOST_ROWS) -> str:
+    """Draw runs as an SVG image, at most `rows` of them, and count all of them."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    shown, others = _choose(runs, rows)
+    figure = Figure(figsize=(10, 1.2 + 0.25 * len(shown)), layout="constrained")
+    axes = figure.add_subplot()
+    if shown:
+        _draw_rows(axes, shown, *_bounds(runs))
+        title = _counts(runs) + (f" Not drawn: {len(others)}." if others else "")
+    else:
+        title = "No task event was seen."
+    axes.set_title(title, loc="left", fontsize="medium")
+    letters = [f"{sign} {meaning}" for sign, meaning in SIGNS.items() if sign.isalpha()]
+    axes.set_xlabel("seconds (" + ", ".join(letters) + ")", fontsize="small")
+    patches = [Patch(label=SIGNS[sign], **style) for sign, style in FILLS.items()]
+    figure.legend(handles=patches, loc="outside lower left", ncols=len(patches), fontsize="small")
+    image = io.StringIO()
+    # Text stays text: it can be searched, copied and read aloud.
+    with rc_context({"svg.fonttype": "none"}):
+        figure.savefig(image, format="svg")
+    return image.getvalue()
+
+
+def _draw_rows(axes: "Axes", shown: Sequence[Run], begin: float, end: float) -> None:
+    for row, run in enumerate(shown):
+        for sign, since, until in _spans(run, end):
+            axes.barh(row, until - since, left=since - begin, height=0.7, **FILLS[sign])
+        # The letter beside the bar says how it ended, also without colour.
+        letters = ("D" if run.redelivered else "") + ENDINGS.get(run.outcome, ("?", ""))[0]
+        axes.text(run.times[-1] - begin, row, f" {letters}", va="center", fontsize="small")
+    axes.set_yticks(range(len(shown)), [f"{_label(run)} · {run.worker or 'no worker'}" for run in shown])
+    axes.tick_params(axis="y", labelsize="small")
+    axes.invert_yaxis()
+    axes.margins(x=0.04)
