@@ -8,11 +8,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from settings import BROKER_DATABASE, ROOT, settings, socket_url, without_password
+
+if TYPE_CHECKING:
+    from lab.processes.connection import Status
 
 EXAMPLES = sorted(path.stem.removesuffix("_usage") for path in (ROOT / "examples").glob("*_usage.py"))
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
@@ -60,12 +63,10 @@ def up(broker_only: bool, concurrency: int) -> None:
         )
     try:
         with console.waiting_for("the sandbox"), Sandbox(concurrency=concurrency) as sandbox:
-            status_now = sandbox.connection.ask("status")
-            if not broker_only and not any(
-                worker["name"] == "sandbox-all" for worker in status_now["workers"]
-            ):
+            workers = sandbox.connection.status().workers
+            if not broker_only and not any(worker.name == "sandbox-all" for worker in workers):
                 sandbox.start_worker(QUEUES, name="all", pinned=True)
-            status_now = sandbox.connection.ask("pin")
+            status_now = sandbox.connection.pin()
     except SandboxError as error:
         raise click.ClickException(str(error)) from error
     show(status_now)
@@ -94,19 +95,17 @@ def status() -> None:
     if connection is None:
         click.echo("No sandbox runs. Start it with ./learn up")
         sys.exit(1)
-    show(connection.ask("status"))
+    show(connection.status())
     connection.close()
     if not settings.uses_sandbox:
         click.echo(f"CELERY_BROKER_URL names another broker: {without_password(settings.broker_url)}")
 
 
-def show(state: dict[str, object]) -> None:
+def show(status: "Status") -> None:
     """Print the state of the sandbox as lines of name, process id and log file."""
-    broker, workers = state["broker"], state["workers"]
-    assert isinstance(workers, list)
-    for kind, process in [("broker", broker), *(("worker", worker) for worker in workers)]:
-        if isinstance(process, dict):
-            click.echo(f"{kind:8} {process['name']:16} pid {process['pid']:<8} log {process['log']}")
+    for kind, process in [("broker", status.broker), *(("worker", worker) for worker in status.workers)]:
+        if process:
+            click.echo(f"{kind:8} {process.name:16} pid {process.pid:<8} log {process.log}")
         else:
             click.echo(f"{kind:8} not running")
     click.echo(f"{'URL':8} {socket_url(settings.sandbox_folder, BROKER_DATABASE)}")

@@ -76,7 +76,7 @@ def shared_sandbox() -> Iterator[Sandbox]:
     """Keep the sandbox's parent process and its broker running for all tests of this process."""
     with Sandbox() as sandbox:
         yield sandbox
-        status = sandbox.connection.ask("status")
+        status = sandbox.connection.status()
     wait_for(f"all processes have ended: {status}", lambda: not processes_of(sandbox.folder), seconds=5)
 
 

@@ -13,6 +13,7 @@ from kombu.exceptions import OperationalError
 
 from celery_app import app
 from lab.faults import fill, flush, kill_child, make_room, slow_network
+from lab.processes.connection import Process
 from lab.sandbox import Broker, Sandbox, SandboxError, Worker
 from settings import ROOT
 from tasks.basic_tasks import add
@@ -79,9 +80,9 @@ def test_an_ended_worker_is_left_alone(sandbox: Sandbox) -> None:
 def test_a_process_of_somebody_else_is_left_alone(
     sandbox: Sandbox, stranger: subprocess.Popen[bytes]
 ) -> None:
-    details = {"name": "stranger", "pid": stranger.pid, "log": "/dev/null"}
-    worker = Worker(sandbox.connection, details)
-    broker = Broker(sandbox.connection, sandbox.folder, details)
+    process = Process("stranger", stranger.pid, Path(os.devnull))
+    worker = Worker(sandbox.connection, process)
+    broker = Broker(sandbox.connection, sandbox.folder, process)
     for fault in (lambda: kill_child(worker), worker.freeze, worker.thaw, broker.freeze):
         with pytest.raises(SandboxError, match=f"process {stranger.pid}\\) is not running in this sandbox"):
             fault()

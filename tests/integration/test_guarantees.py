@@ -127,7 +127,7 @@ def test_sigquit_gives_running_tasks_back_after_the_soft_shutdown(
     worker = start(sandbox, worker_soft_shutdown_timeout=0.5)
     mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
     wait_for("the task runs", lambda: lines(tmp_path / "runs"))
-    sandbox.connection.ask("end", pid=worker.pid, signal=signal.SIGQUIT)
+    sandbox.connection.end(worker.pid, signal.SIGQUIT)
     assert sandbox.broker.client().llen("basic") == 1
     (tmp_path / "release").touch()
     start(sandbox)

@@ -87,9 +87,9 @@ def test_the_sandbox_stays_until_its_last_user_leaves(folder: Path) -> None:
     first = Sandbox(folder=folder)
     first.open()
     with Sandbox(folder=folder) as second:
-        broker = first.broker.pid
+        broker = first.connection.status().broker
         first.close()
-        assert second.connection.ask("status")["broker"]["pid"] == broker
+        assert second.connection.status().broker == broker is not None
         assert second.broker.client().ping()
     assert connect(folder) is None
 
@@ -115,7 +115,7 @@ def test_programs_that_start_at_the_same_moment_share_one_sandbox(folder: Path) 
 
 def test_a_pinned_sandbox_stays_until_it_is_stopped(folder: Path) -> None:
     with Sandbox(folder=folder) as sandbox:
-        sandbox.connection.ask("pin")
+        sandbox.connection.pin()
     connection = connect(folder)
     assert connection is not None
     connection.stop()
@@ -127,7 +127,7 @@ def test_a_pinned_sandbox_stays_until_it_is_stopped(folder: Path) -> None:
 
 def test_workers_are_forked_from_the_keeper(sandbox: Sandbox) -> None:
     worker = sandbox.start_worker(["basic"])
-    supervisor = sandbox.connection.ask("status")["supervisor"]
+    supervisor = sandbox.connection.status().supervisor
     assert psutil.Process(worker.pid).ppid() == supervisor
 
 
@@ -231,7 +231,7 @@ def test_nothing_is_left_after_kill_9_of_the_sandbox_itself(folder: Path, victim
     program = start_program(folder, FOR_EVER)
     connection = connect(folder)
     assert connection is not None
-    supervisor = psutil.Process(connection.ask("status")["supervisor"])
+    supervisor = psutil.Process(connection.status().supervisor)
     watchdog = next(child for child in supervisor.children() if "lab.processes.supervisor" in child.cmdline())
     (supervisor if victim == "supervisor" else watchdog).kill()
     wait_for("the sandbox has ended", lambda: not [p for p in processes_of(folder) if p.pid != program.pid])

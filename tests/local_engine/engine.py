@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 from uuid import uuid4
 
+from lab.processes.connection import Process
 from lab.sandbox import SandboxError, join
 
 INHERITED = ("HOME", "LANG", "LC_ALL", "TMPDIR")
@@ -72,17 +73,17 @@ class Container(_Part):
         self._earlier_logs = b""
         self._start()
 
-    def _launch(self) -> dict[str, Any]:
+    def _launch(self) -> Process:
         """Start the process and return its pid and log when it is ready. Raises `SandboxError`."""
         raise NotImplementedError
 
     def _start(self) -> None:
         try:
-            details = self._launch()
+            process = self._launch()
         except SandboxError as error:  # it ended before it was ready; the text holds the end of its log
             self._earlier_logs += f"{error}\n".encode()
         else:
-            self._pid, self._log = details["pid"], Path(details["log"])
+            self._pid, self._log = process.pid, process.log
         self.reload()
 
     def reload(self) -> None:
@@ -105,7 +106,7 @@ class Container(_Part):
             raise RuntimeError(f"{self.name} is not running")
         number = signal.Signals[number] if isinstance(number, str) else number or signal.SIGKILL
         if number == signal.SIGKILL:
-            self._connection.ask("end", pid=self._pid, signal=number)
+            self._connection.end(self._pid, signal.SIGKILL)
         else:
             os.kill(self._pid, number)
 
@@ -145,37 +146,28 @@ class Container(_Part):
 class Server(Container):
     """A Valkey server at a private socket. It keeps nothing on disk."""
 
-    def _launch(self) -> dict[str, Any]:
+    def _launch(self) -> Process:
         _, *arguments = self._command
-        answer = self._connection.ask(
-            "start_another_server", name=self.attrs["Config"]["Hostname"], arguments=arguments
-        )
-        return answer["server"]
+        return self._connection.start_another_server(self.attrs["Config"]["Hostname"], arguments)
 
 
 class Worker(Container):
     """A Celery worker, forked from the supervisor."""
 
-    def _launch(self) -> dict[str, Any]:
+    def _launch(self) -> Process:
         match [part.replace("%h", self.id[:12]) for part in self._command]:
             case ["celery", "-A", app, "worker", *arguments] if "-n" in arguments:
                 name = arguments[arguments.index("-n") + 1]
             case _:
                 raise NotLocal(f"the command {shlex.join(self._command)}")
-        answer = self._connection.ask(
-            "start_worker",
-            name=name,
-            app=app,
-            arguments=arguments,
-            env=self._env,
-            cwd=str(self._folder),
-            pinned=False,
+        process = self._connection.start_worker(
+            name, app, arguments, environment=self._env, folder=self._folder
         )
         # The worker says that it is ready a moment before it logs so. pytest-celery looks once a second.
         deadline = time.monotonic() + 1
-        while b" ready.\n" not in Path(answer["worker"]["log"]).read_bytes() and time.monotonic() < deadline:
+        while b" ready.\n" not in process.log.read_bytes() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-        return answer["worker"]
+        return process
 
 
 PROGRAMS: dict[str, type[Container]] = {"redis-server": Server, "celery": Worker}
