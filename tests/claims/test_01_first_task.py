@@ -34,7 +34,7 @@ def test_a_message_holds_a_name(sandbox: Sandbox) -> None:
     with pytest.raises(NotRegistered):
         result.get(timeout=20)
     worker.kill()
-    sandbox.start_worker(["basic"], "with", options=["--include", "lab.wrong_tasks"])
+    sandbox.start_worker(["basic"], "with", include=["lab.wrong_tasks"])
     assert month_name.delay({"May": "May"}, "May").get(timeout=20) == "May"
 
 
@@ -74,7 +74,7 @@ def test_the_state_of_a_running_task(
     """01.4 By default a running task is PENDING too; with `task_track_started` its state is STARTED."""
     default = {"task_track_started": DEFAULTS["task_track_started"]}
     monkeypatch.setenv("TEST_CONF", json.dumps(default | setting))
-    sandbox.start_worker(["basic"], options=["--include", "tests.helper_tasks"])
+    sandbox.start_worker(["basic"], include=["tests.helper_tasks"])
     runs, release = tmp_path / "runs", tmp_path / "release"
     result = mark_and_wait.delay(str(runs), str(release))
     wait_for("it runs", lambda: lines(runs))

@@ -1,6 +1,7 @@
 """What notebook 03 claims about calling, routing and priorities, on real processes."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,11 @@ def default_app(sandbox: Sandbox, **transport_options: Any) -> Celery:
     return app
 
 
-def start(sandbox: Sandbox, *queues: str, include: str = "", **transport_options: Any) -> Worker:
+def start(sandbox: Sandbox, *queues: str, include: Sequence[str] = (), **transport_options: Any) -> Worker:
     """Start a worker that runs one task at a time."""
     changed = f"broker_transport_options=(dict){json.dumps(transport_options)}"
-    options = ["--concurrency", "1", *(["--include", include] if include else [])]
-    options += [changed] if transport_options else []
-    return sandbox.start_worker(queues, options=options)
+    options = [changed] if transport_options else []
+    return sandbox.start_worker(queues, include=include, concurrency=1, options=options)
 
 
 def order(sent: list[AsyncResult]) -> list[str]:
@@ -184,7 +184,7 @@ def test_different_steps_or_separators_strand_messages(sandbox: Sandbox) -> None
 def test_a_priority_does_not_stop_a_task_that_runs(sandbox: Sandbox, tmp_path: Path) -> None:
     """03.11 A priority decides which message is taken next: it does not stop a task that runs."""
     runs, release = tmp_path / "runs", tmp_path / "release"
-    start(sandbox, "basic", include="tests.helper_tasks")
+    start(sandbox, "basic", include=["tests.helper_tasks"])
     low = mark_and_wait.apply_async(args=[str(runs), str(release)], priority=9)
     wait_for("it runs", lambda: lines(runs))
     sent = [
@@ -217,7 +217,7 @@ def test_a_queue_alone_keeps_no_work_apart(sandbox: Sandbox, tmp_path: Path) -> 
     of its own would run it at once.
     """
     runs, release = tmp_path / "runs", tmp_path / "release"
-    start(sandbox, "basic", "advanced", include="tests.helper_tasks")
+    start(sandbox, "basic", "advanced", include=["tests.helper_tasks"])
     long = mark_and_wait.apply_async(args=[str(runs), str(release)], queue="advanced")
     wait_for("it runs", lambda: lines(runs))
     short = add.delay(1, 2)

@@ -21,7 +21,7 @@ from tests.waiting import lines, wait_for
 
 @pytest.fixture(autouse=True)
 def worker(sandbox: Sandbox) -> None:
-    sandbox.start_worker(["basic"], options=["--include", "lab.wrong_tasks,tests.helper_tasks"])
+    sandbox.start_worker(["basic"], include=["tests.helper_tasks", "lab.wrong_tasks"])
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from monitor import get_queue_length
 from tests.helper_tasks import mark, mark_and_wait
 from tests.waiting import lines, wait_for
 
-HELPERS = ["--include", "tests.helper_tasks"]
+HELPERS = ["tests.helper_tasks"]
 
 StartBeat = Callable[[str], Worker]
 
@@ -101,7 +101,7 @@ def test_a_job_longer_than_its_period_overlaps(
     entry = {"task": mark_and_wait.name, "schedule": 0.2, "args": [str(runs), str(release)]}
     monkeypatch.setenv("TEST_CONF", json.dumps({"beat_schedule": {"job": entry}}))
     file = ["--schedule-filename", str(tmp_path / "schedule")]
-    sandbox.start_worker(["basic"], options=[*HELPERS, "--beat", *file, "--concurrency", "3"])
+    sandbox.start_worker(["basic"], include=HELPERS, concurrency=3, options=["--beat", *file])
     wait_for("three runs", lambda: len(lines(runs)) == 3)  # none has ended: each waits for the file
     assert len(set(lines(runs))) == 3
     release.touch()
@@ -129,7 +129,7 @@ def test_the_schedule_file_keeps_the_periods(
 
 def test_a_long_countdown_runs_more_than_once(drill_sandbox: Sandbox, tmp_path: Path) -> None:
     """05.7 On Redis, a task whose countdown is longer than the visibility timeout runs more than once."""
-    drill_sandbox.start_worker(["basic"], options=HELPERS)
+    drill_sandbox.start_worker(["basic"], include=HELPERS)
     mark.apply_async(args=[str(tmp_path / "runs")], countdown=6)
     wait_for("it has run twice", lambda: len(lines(tmp_path / "runs")) >= 2, seconds=30)
 
@@ -138,11 +138,11 @@ def test_a_countdown_whose_worker_is_killed_is_late(drill_sandbox: Sandbox, tmp_
     """05.8 When the worker that holds a countdown is killed, the task runs after the visibility timeout, and
     not when its time comes."""
     with Timeline() as timeline:
-        holder = drill_sandbox.start_worker(["basic"], "holder", options=HELPERS)
+        holder = drill_sandbox.start_worker(["basic"], "holder", include=HELPERS)
         result = mark.apply_async(args=[str(tmp_path / "runs")], countdown=0.5)
         wait_for("the worker holds it", lambda: any(run.received for run in timeline.runs))
         holder.kill()
-        drill_sandbox.start_worker(["basic"], "other", options=HELPERS)
+        drill_sandbox.start_worker(["basic"], "other", include=HELPERS)
         held, done = timeline.wait_for(result)
     assert (held.outcome, done.outcome, done.redelivered) == ("received", "succeeded", True)
     assert held.received
@@ -157,7 +157,7 @@ def test_a_worker_that_is_ended_gives_its_countdowns_back(
 ) -> None:
     """05.9 A worker that is ended with SIGTERM or SIGQUIT puts the messages with a countdown that it holds
     back into the queue."""
-    worker = sandbox.start_worker(["basic"], options=HELPERS)
+    worker = sandbox.start_worker(["basic"], include=HELPERS)
     results = [mark.apply_async(args=[str(tmp_path / "runs")], countdown=600) for _ in range(2)]
     wait_for("the worker holds both", lambda: get_queue_length("basic")["unacknowledged"] == 2)
     os.kill(worker.pid, number)

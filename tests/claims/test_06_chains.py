@@ -20,7 +20,7 @@ from tests.waiting import lines, wait_for
 
 
 def start(sandbox: Sandbox, *queues: str) -> Worker:
-    return sandbox.start_worker(queues or ("basic", "advanced"), options=["--include", "tests.helper_tasks"])
+    return sandbox.start_worker(queues or ("basic", "advanced"), include=["tests.helper_tasks"])
 
 
 def send(flow: Any, *args: object) -> list[Any]:

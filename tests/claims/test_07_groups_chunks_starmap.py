@@ -31,8 +31,8 @@ PAIRS = [(number, number) for number in range(20)]
 
 def start(sandbox: Sandbox, name: str = "worker") -> Worker:
     """Start a worker with two slots that knows the tasks of the tests and the wrong ones."""
-    include = ["--include", "tests.helper_tasks,lab.wrong_tasks"]
-    return sandbox.start_worker(["basic", "advanced"], name, options=include)
+    include = ["tests.helper_tasks", "lab.wrong_tasks"]
+    return sandbox.start_worker(["basic", "advanced"], name, include=include)
 
 
 def waiting() -> int:

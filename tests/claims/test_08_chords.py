@@ -22,8 +22,8 @@ from tests.waiting import lines, wait_for
 
 def start(sandbox: Sandbox, *queues: str) -> Worker:
     """Start a worker with two slots that knows the tasks of the tests and the wrong ones."""
-    include = ["--include", "tests.helper_tasks,lab.wrong_tasks"]
-    return sandbox.start_worker(queues or ("basic", "advanced"), options=include)
+    include = ["tests.helper_tasks", "lab.wrong_tasks"]
+    return sandbox.start_worker(queues or ("basic", "advanced"), include=include)
 
 
 def send(flow: Signature) -> tuple[AsyncResult, Any]:

@@ -22,7 +22,7 @@ from tests.waiting import wait_for
 
 def start(sandbox: Sandbox) -> Worker:
     """Start a worker with two slots that knows the wrong tasks."""
-    return sandbox.start_worker(["basic", "advanced"], options=["--include", "lab.wrong_tasks"])
+    return sandbox.start_worker(["basic", "advanced"], include=["lab.wrong_tasks"])
 
 
 def received(worker: Worker, task_id: str) -> int:

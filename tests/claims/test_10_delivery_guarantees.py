@@ -26,8 +26,8 @@ from tests.waiting import wait_for
 
 
 def start(sandbox: Sandbox, name: str = "worker") -> Worker:
-    include = ["--include", "tests.helper_tasks,lab.wrong_tasks"]
-    return sandbox.start_worker(["basic", "advanced"], name, options=include)
+    include = ["tests.helper_tasks", "lab.wrong_tasks"]
+    return sandbox.start_worker(["basic", "advanced"], name, include=include)
 
 
 def messages(sandbox: Sandbox) -> int:

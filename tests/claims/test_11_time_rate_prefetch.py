@@ -16,9 +16,12 @@ from tests.helper_tasks import hang, mark_and_wait
 from tests.waiting import lines, wait_for
 
 
-def start(sandbox: Sandbox, *options: str, queue: str = "basic", slots: int = 1) -> Worker:
-    include = ["--include", "tests.helper_tasks", "--concurrency", str(slots)]
-    return sandbox.start_worker([queue], options=[*include, *options])
+def start(
+    sandbox: Sandbox, *options: str, queue: str = "basic", concurrency: int = 1, pool: str | None = None
+) -> Worker:
+    """Start a worker that knows the tasks of the tests and the wrong ones."""
+    include = ["tests.helper_tasks", "lab.wrong_tasks"]
+    return sandbox.start_worker([queue], include=include, concurrency=concurrency, pool=pool, options=options)
 
 
 def counts(sandbox: Sandbox) -> tuple[int, int]:
@@ -57,7 +60,7 @@ def test_except_exception_swallows_the_soft_limit(sandbox: Sandbox) -> None:
     """11.2 `except Exception` in a task swallows SoftTimeLimitExceeded: the task goes on until the hard
     limit.
     """
-    start(sandbox, "--include", "lab.wrong_tasks")
+    start(sandbox)
     result = never_stop.apply_async(soft_time_limit=0.5, time_limit=1.5)
     assert isinstance(result.get(timeout=30, propagate=False), TimeLimitExceeded)
 
@@ -78,7 +81,7 @@ def test_the_hard_limit_is_the_end(sandbox: Sandbox, tmp_path: Path) -> None:
 @pytest.mark.parametrize("pool", ["threads", "solo"])
 def test_pools_without_limits(sandbox: Sandbox, pool: str) -> None:
     """11.4 The threads and solo pools ignore both time limits."""
-    start(sandbox, "--pool", pool, queue="advanced")
+    start(sandbox, queue="advanced", pool=pool)
     soft = time_limited_task.apply_async(args=[1.2], soft_time_limit=0.3, time_limit=60)
     hard = time_limited_task.apply_async(args=[1.2], soft_time_limit=0.3, time_limit=0.6)
     assert [result.get(timeout=15) for result in (soft, hard)] == ["finished in 1.2 s"] * 2
@@ -86,7 +89,7 @@ def test_pools_without_limits(sandbox: Sandbox, pool: str) -> None:
 
 def test_the_callers_limits_win(sandbox: Sandbox) -> None:
     """11.5 Time limits that the caller gives win over those of the task."""
-    start(sandbox, queue="advanced", slots=2)
+    start(sandbox, queue="advanced", concurrency=2)
     longer = time_limited_task.apply_async(args=[1.5], soft_time_limit=60)
     assert time_limited_task.soft_time_limit == 1
     assert longer.get(timeout=15) == "finished in 1.5 s"
@@ -108,7 +111,7 @@ def test_the_limits_travel_in_the_message(sandbox: Sandbox, monkeypatch: pytest.
 
 def test_a_hard_limit_below_the_soft_one(sandbox: Sandbox, tmp_path: Path) -> None:
     """11.7 A hard time limit below the soft one does not fire before the soft one."""
-    start(sandbox, slots=2)
+    start(sandbox, concurrency=2)
     below = hang.apply_async(args=[str(tmp_path / "a")], soft_time_limit=60, time_limit=0.5)
     wait_for("it runs", lambda: below.state == "STARTED")
     above = hang.apply_async(args=[str(tmp_path / "b")], soft_time_limit=1, time_limit=1.5)
@@ -121,7 +124,7 @@ def test_a_rate_limit_counts_per_worker(sandbox: Sandbox) -> None:
     """11.8 A rate limit counts per worker: two workers start twice as many."""
     queues = ("basic", "advanced")
     for queue in queues:
-        start(sandbox, queue=queue, slots=2)
+        start(sandbox, queue=queue, concurrency=2)
     answers = app.control.rate_limit(rate_limited_task.name, "1/h", reply=True, limit=2, timeout=10)
     assert len(answers or ()) == 2
     tasks = {
@@ -177,8 +180,7 @@ def test_a_multiplier_of_one_with_early_acknowledgement(sandbox: Sandbox) -> Non
     """11.12 With early acknowledgement and a prefetch multiplier of 1, one more message for each slot waits
     behind the running one.
     """
-    include = ["--include", "lab.wrong_tasks", "--prefetch-multiplier", "1"]
-    start(sandbox, *include, slots=2)
+    start(sandbox, "--prefetch-multiplier", "1", concurrency=2)
     long = [acknowledge_early.delay() for _ in range(2)]
     wait_for("both slots work", lambda: [task.state for task in long] == ["STARTED", "STARTED"])
     wait_for("nothing is held", lambda: counts(sandbox) == (0, 0))
@@ -202,7 +204,7 @@ def test_a_limit_for_delayed_tasks_stops_all_others(sandbox: Sandbox) -> None:
     """11.14 When a worker has reached `worker_eta_task_limit`, it takes no other task from its queues
     either.
     """
-    start(sandbox, "worker_eta_task_limit=10", slots=2)
+    start(sandbox, "worker_eta_task_limit=10", concurrency=2)
     for _ in range(10):
         add.apply_async(args=[1, 2], countdown=3600)
     wait_for("it has reached the limit", lambda: counts(sandbox) == (0, 10))

@@ -18,10 +18,12 @@ from tests.waiting import lines, wait_for
 POOLS = ["prefork", "threads", "solo"]
 
 
-def start(sandbox: Sandbox, pool: str, *options: str) -> Worker:
+def start(sandbox: Sandbox, pool: str, *options: str, concurrency: int | None = None) -> Worker:
     """Start a worker with this pool that knows the tasks of the tests and the wrong ones."""
-    include = ("--include", "tests.helper_tasks,lab.wrong_tasks")
-    return sandbox.start_worker(["basic"], pool, options=[*include, "--pool", pool, *options])
+    include = ["tests.helper_tasks", "lab.wrong_tasks"]
+    return sandbox.start_worker(
+        ["basic"], pool, include=include, concurrency=concurrency, pool=pool, options=options
+    )
 
 
 def is_running(worker: Worker) -> bool:
@@ -45,7 +47,7 @@ def test_where_a_task_runs(sandbox: Sandbox) -> None:
 
 def test_threads_wait_together(sandbox: Sandbox, tmp_path: Path) -> None:
     """12.2 A threads pool runs as many waiting tasks at the same time as it has threads, in one process."""
-    worker = start(sandbox, "threads", "--concurrency", "8")
+    worker = start(sandbox, "threads", concurrency=8)
     runs, release = tmp_path / "runs", tmp_path / "release"
     results = [mark_and_wait.delay(str(runs), str(release)) for _ in range(10)]
     wait_for("eight run", lambda: len(lines(runs)) == 8)
@@ -59,14 +61,14 @@ def test_threads_wait_together(sandbox: Sandbox, tmp_path: Path) -> None:
 def test_children_are_replaced(sandbox: Sandbox, pool: str, processes: int) -> None:
     """12.3 `--max-tasks-per-child` replaces children on prefork. Threads and solo ignore it without a
     word."""
-    worker = start(sandbox, pool, "--max-tasks-per-child", "1", "--concurrency", "1")
+    worker = start(sandbox, pool, "--max-tasks-per-child", "1", concurrency=1)
     assert len({process_id.delay().get(timeout=20) for _ in range(3)}) == processes
     assert "WARNING" not in worker.log.read_text()
 
 
 def test_memory_is_looked_at_after_the_task(sandbox: Sandbox) -> None:
     """12.4 A child above `--max-memory-per-child` finishes its task, and is replaced after it."""
-    start(sandbox, "prefork", "--max-memory-per-child", "1", "--concurrency", "1")
+    start(sandbox, "prefork", "--max-memory-per-child", "1", concurrency=1)
     first, second = [process_id.delay().get(timeout=20) for _ in range(2)]  # both succeed
     assert first != second
 
@@ -88,7 +90,7 @@ def test_what_a_crash_costs(sandbox: Sandbox, pool: str) -> None:
 
 def test_solo_runs_one(sandbox: Sandbox, tmp_path: Path) -> None:
     """12.6 The solo pool runs one task at a time, whatever `--concurrency` says."""
-    start(sandbox, "solo", "--concurrency", "4")
+    start(sandbox, "solo", concurrency=4)
     runs, release = tmp_path / "runs", tmp_path / "release"
     first = mark_and_wait.delay(str(runs), str(release))
     wait_for("it runs", lambda: lines(runs))
@@ -116,7 +118,7 @@ def test_solo_does_not_answer(sandbox: Sandbox, tmp_path: Path) -> None:
 def test_others_answer_while_they_work(sandbox: Sandbox, tmp_path: Path, pool: str) -> None:
     """12.8 Prefork and threads workers answer remote control while all their slots run tasks."""
     runs, release = tmp_path / "runs", tmp_path / "release"
-    start(sandbox, pool, "--concurrency", "2")
+    start(sandbox, pool, concurrency=2)
     results = [mark_and_wait.delay(str(runs), str(release)) for _ in range(2)]
     wait_for("both slots work", lambda: len(lines(runs)) == 2)
     assert app.control.ping(timeout=10, limit=1)

@@ -18,9 +18,9 @@ from lab.wrong_tasks import (
 from settings import RESULT_DATABASE
 
 
-def start(sandbox: Sandbox, *options: str, slots: int = 1) -> Worker:
-    include = ["--include", "lab.wrong_tasks", "--concurrency", str(slots)]
-    return sandbox.start_worker(["basic"], options=[*include, *options])
+def start(sandbox: Sandbox, concurrency: int = 1, pool: str | None = None) -> Worker:
+    """Start a worker that knows the wrong tasks."""
+    return sandbox.start_worker(["basic"], include=["lab.wrong_tasks"], concurrency=concurrency, pool=pool)
 
 
 def test_celery_does_not_await(sandbox: Sandbox) -> None:
@@ -60,7 +60,7 @@ def test_a_kept_client_and_a_kept_loop(sandbox: Sandbox) -> None:
 
 def test_prefork_runs_one_in_each_child(sandbox: Sandbox) -> None:
     """13.5 On the prefork pool, no more async tasks run at the same time than there are children."""
-    start(sandbox, slots=2)
+    start(sandbox, concurrency=2)
     tasks = [wait_on_the_loop.delay(seconds=0.3) for _ in range(6)]
     waits = [task.get(timeout=15) for task in tasks]
     for child in {wait["pid"] for wait in waits}:
@@ -72,7 +72,7 @@ def test_prefork_runs_one_in_each_child(sandbox: Sandbox) -> None:
 def test_threads_share_one_loop(sandbox: Sandbox) -> None:
     """13.6 On the threads pool, the async tasks of a worker wait at the same time on one event loop."""
     tasks = [wait_on_the_loop.delay(seconds=3) for _ in range(20)]
-    start(sandbox, "--pool", "threads", slots=20)
+    start(sandbox, concurrency=20, pool="threads")
     waits = [task.get(timeout=20) for task in tasks]
     assert len({(wait["pid"], wait["loop"]) for wait in waits}) == 1
     assert max(wait["started"] for wait in waits) < min(wait["ended"] for wait in waits)

@@ -142,7 +142,7 @@ def test_a_picture_in_a_message(sandbox: Sandbox, size: int) -> None:
     result = count_bytes.delay(picture)
     [message] = xray("basic").messages
     assert 16 / 9 * size < message.size < 16 / 9 * size + 5_000  # and some headers
-    sandbox.start_worker(["basic"], options=["--include", "lab.wrong_tasks"])
+    sandbox.start_worker(["basic"], include=["lab.wrong_tasks"])
     assert result.get(timeout=20) == size
 
 
@@ -207,7 +207,7 @@ def test_a_group_is_spread_over_the_children(sandbox: Sandbox, data: Path, child
     """
     for number in range(6):
         Image.new("RGB", (600, 400), (30 * number, 90, 30)).save(data / f"images/photo{number}.jpg")
-    sandbox.start_worker([QUEUE], options=["--concurrency", str(children)])
+    sandbox.start_worker([QUEUE], concurrency=children)
     with Timeline() as timeline:
         result = process_folder("images", LARGER).delay()
         runs = timeline.wait_for(result, seconds=60)
