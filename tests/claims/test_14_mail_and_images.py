@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image
 
+from lab.evidence import log_lines, most_at_once
 from lab.mail_server import Fault, fail_next, history, received
-from lab.notebook import log_lines
 from lab.sandbox import Sandbox
 from lab.timeline import Timeline
 from lab.wrong_tasks import count_bytes
@@ -211,9 +211,7 @@ def test_a_group_is_spread_over_the_children(sandbox: Sandbox, data: Path, child
     with Timeline() as timeline:
         result = process_folder("images", LARGER).delay()
         runs = timeline.wait_for(result, seconds=60)
-    spans = [(run.started or 0.0, run.ended or 0.0) for run in runs]
-    at_each_start = [sum(begin <= start < end for begin, end in spans) for start, _ in spans]
-    assert max(at_each_start) == children
+    assert most_at_once(runs) == children
 
 
 def test_a_worker_that_is_killed_while_it_writes(sandbox: Sandbox, data: Path) -> None:
