@@ -213,8 +213,8 @@ def test_queues_in_order(sandbox: Sandbox) -> None:
 
 
 def test_a_queue_alone_keeps_no_work_apart(sandbox: Sandbox, tmp_path: Path) -> None:
-    """03.14 While tasks of one queue fill all slots of a worker, a task of its other queues waits; a worker
-    of its own would run it at once.
+    """03.14 While tasks of one queue use up the concurrency of a worker, a task of its other queues waits; a
+    worker of its own would run it at once.
     """
     runs, release = tmp_path / "runs", tmp_path / "release"
     start(sandbox, "basic", "advanced", concurrency=1)

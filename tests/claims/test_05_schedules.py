@@ -90,8 +90,9 @@ def test_two_beats_send_everything_twice(start_beat: StartBeat, sandbox: Sandbox
 def test_a_job_longer_than_its_period_overlaps(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """05.5 A scheduled task that takes longer than its period runs several times at once, if the workers
-    have free slots."""
+    """05.5 A scheduled task that takes longer than its period runs several times at once, if the concurrency
+    of the workers allows it.
+    """
     runs, release = tmp_path / "runs", tmp_path / "release"
     entry = {"task": mark_and_wait.name, "schedule": 0.2, "args": [str(runs), str(release)]}
     monkeypatch.setenv("TEST_CONF", json.dumps({"beat_schedule": {"job": entry}}))

@@ -180,12 +180,12 @@ def test_get_inside_a_task(sandbox: Sandbox) -> None:
         sum_and_wait.delay([1, 2, 3]).get(timeout=20)
 
 
-def test_all_slots_wait(sandbox: Sandbox) -> None:
-    """07.14 Tasks that wait for their own parts block a worker when they fill all its slots."""
+def test_tasks_that_wait_for_each_other(sandbox: Sandbox) -> None:
+    """07.14 Tasks that wait for their own parts block a worker when they use up its concurrency."""
     results = [sum_and_wait_by_force.delay([1, 2, 3]) for _ in range(2)]
     first = start(sandbox)
     wait_for("both have sent their parts", lambda: waiting("basic") == 6)
     assert states(results) == ["STARTED", "STARTED"]
     assert "basic_tasks.add[" not in first.log.read_text()  # no part has even been received
-    start(sandbox)  # other slots, and everything moves again
+    start(sandbox)  # two pool children more, and everything moves again
     assert [result.get(timeout=20) for result in results] == [12, 12]

@@ -1,5 +1,6 @@
 """The claims of notebook 09: what a retry is, what swallows it, what it is for, how long it waits."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,8 @@ from lab.wrong_tasks import (
 )
 from lab.xray import Unacknowledged, xray
 from tasks.advanced_tasks import retry_fixed_delay
-from tasks.basic_tasks import add
-from tests.waiting import wait_for
+from tests.helper_tasks import mark_and_wait
+from tests.waiting import lines, wait_for
 from tests.workers import start
 
 
@@ -46,12 +47,18 @@ def test_a_retry_is_a_message(sandbox: Sandbox) -> None:
     assert retry.properties["delivery_tag"] != first.properties["delivery_tag"]
 
 
-def test_a_retry_that_waits(sandbox: Sandbox) -> None:
-    """09.2 While a retry waits, a worker holds its message unacknowledged, and no slot is occupied."""
-    start(sandbox)
+def test_a_retry_that_waits(sandbox: Sandbox, tmp_path: Path) -> None:
+    """09.2 While a retry waits, a worker holds its message unacknowledged, and its whole concurrency is free
+    for other tasks.
+    """
+    start(sandbox, concurrency=2)
     results = [retry_fixed_delay.delay(1, 600) for _ in range(10)]
     wait_for("ten retries", lambda: states(results) == ["RETRY"] * 10)
-    assert add.delay(1, 1).get(timeout=20) == 2
+    runs, release = tmp_path / "runs", tmp_path / "release"
+    others = [mark_and_wait.delay(str(runs), str(release)) for _ in range(2)]
+    wait_for("two others run at once", lambda: len(set(lines(runs))) == 2)
+    release.touch()
+    assert [result.get(timeout=20) for result in others] == ["released"] * 2
     wait_for("only the retries are left", lambda: unacknowledged() == 10)
     assert {taken.message.headers["retries"] for taken in xray().unacknowledged} == {1}
     assert waiting() == 0

@@ -144,8 +144,8 @@ def test_a_rate_limit_by_remote_control(sandbox: Sandbox) -> None:
 
 
 def test_a_busy_worker_hoards(sandbox: Sandbox, tmp_path: Path) -> None:
-    """11.10 With a prefetch multiplier of 4, a busy worker holds four messages for each slot, and an idle
-    worker beside it does not get them.
+    """11.10 With a prefetch multiplier of 4, a busy worker holds four times as many messages as its
+    concurrency, and an idle worker beside it does not get them.
     """
     start(sandbox, "basic", concurrency=1, options=["--prefetch-multiplier", "4"])
     long = occupy(sandbox, tmp_path)
@@ -174,15 +174,15 @@ def test_a_multiplier_of_one_with_late_acknowledgement(sandbox: Sandbox, tmp_pat
 
 
 def test_a_multiplier_of_one_with_early_acknowledgement(sandbox: Sandbox) -> None:
-    """11.12 With early acknowledgement and a prefetch multiplier of 1, one more message for each slot waits
-    behind the running one.
+    """11.12 With early acknowledgement and a prefetch multiplier of 1, one more message waits in the worker
+    behind each running one.
     """
     start(sandbox, "basic", options=["--prefetch-multiplier", "1"])
     long = [acknowledge_early.delay() for _ in range(2)]
-    wait_for("both slots work", lambda: states(long) == ["STARTED", "STARTED"])
+    wait_for("both run", lambda: states(long) == ["STARTED", "STARTED"])
     wait_for("nothing is held", lambda: counts(sandbox) == (0, 0))
     short = [add.delay(number, 1) for number in range(6)]
-    wait_for("the busy worker holds one for each slot", lambda: counts(sandbox) == (4, 2))
+    wait_for("the busy worker holds two", lambda: counts(sandbox) == (4, 2))
     start(sandbox, "basic", concurrency=1)
     wait_for("the idle worker has done all of the others", lambda: finished(short) == 4)
     wait_for("the busy worker has two", lambda: counts(sandbox) == (0, 2))

@@ -100,11 +100,13 @@ def test_solo_does_not_answer(sandbox: Sandbox, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_others_answer_while_they_work(sandbox: Sandbox, tmp_path: Path, pool: str) -> None:
-    """12.8 Prefork and threads workers answer remote control while all their slots run tasks."""
+    """12.8 Prefork and threads workers answer remote control while they run as many tasks as their
+    concurrency allows.
+    """
     runs, release = tmp_path / "runs", tmp_path / "release"
     start(sandbox, pool=pool, concurrency=2)
     results = [mark_and_wait.delay(str(runs), str(release)) for _ in range(2)]
-    wait_for("both slots work", lambda: len(lines(runs)) == 2)
+    wait_for("both run", lambda: len(lines(runs)) == 2)
     assert app.control.ping(timeout=10, limit=1)
     assert states(results) == ["STARTED", "STARTED"]
     release.touch()
