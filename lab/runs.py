@@ -133,9 +133,3 @@ def _add_sent(runs: list[Run], event: Event, retries: int) -> None:
 def outcome_of(event: Event) -> str:
     """Return what an event says of its task: sent, received, started, or a key of `ENDINGS`."""
     return event["type"].removeprefix("task-")
-
-
-def most_at_once(runs: Iterable[Run]) -> int:
-    """Return how many of these runs went on at the same time, at most. Those without an end do not count."""
-    spans = [(run.started, run.ended) for run in runs if run.started is not None and run.ended is not None]
-    return max((sum(begin <= moment < end for begin, end in spans) for moment, _ in spans), default=0)

@@ -3,7 +3,7 @@ Some have the right way beside them, so that the two can be compared: their text
 
 The app does not include this module. A lesson starts a worker that does:
 
-    sandbox.start_worker(["advanced"], options=["--include", "lab.wrong_tasks"])
+    sandbox.start_worker(["advanced"], include=["lab.wrong_tasks"])
 """
 
 import asyncio

@@ -21,7 +21,7 @@ from tasks.basic_tasks import add, count_words
 from tests.helper_tasks import type_names
 from tests.waiting import wait_for
 
-WRONG_TASKS = ("--include", "lab.wrong_tasks")
+WRONG_TASKS = ["lab.wrong_tasks"]
 
 
 class Trap:
@@ -66,7 +66,7 @@ def test_a_small_message_takes_about_a_thousand_bytes(sandbox: Sandbox) -> None:
 
 def test_json_changes_tuples_and_keys(sandbox: Sandbox) -> None:
     """02.4 JSON turns tuples into lists, and the keys of a dictionary into text."""
-    sandbox.start_worker(["basic"], options=["--include", "tests.helper_tasks,lab.wrong_tasks"])
+    sandbox.start_worker(["basic"], include=["tests.helper_tasks", "lab.wrong_tasks"])
     assert type_names.delay((1, 2), {1: "January"}).get(timeout=10) == ["list", "dict of str"]
     with pytest.raises(KeyError):
         month_name.delay({1: "January"}, 1).get(timeout=10)
@@ -74,7 +74,7 @@ def test_json_changes_tuples_and_keys(sandbox: Sandbox) -> None:
 
 def test_some_types_arrive_as_what_they_were(sandbox: Sandbox) -> None:
     """02.5 A datetime, a Decimal, a UUID and bytes arrive as what they were."""
-    sandbox.start_worker(["basic"], options=["--include", "tests.helper_tasks"])
+    sandbox.start_worker(["basic"], include=["tests.helper_tasks"])
     names = type_names.delay(datetime.now(UTC), Decimal("9.90"), UUID(int=1), b"abc").get(timeout=10)
     assert names == ["datetime", "Decimal", "UUID", "bytes"]
 
@@ -131,7 +131,7 @@ def test_celery_accepts_json_only_by_default() -> None:
 
 def test_argsrepr_decides_what_events_show(sandbox: Sandbox) -> None:
     """02.10 `argsrepr` decides which arguments are shown in events and in Flower."""
-    sandbox.start_worker(["basic"], options=WRONG_TASKS)
+    sandbox.start_worker(["basic"], include=WRONG_TASKS)
     with Timeline() as plain:
         plain.wait_for(check_password.delay("swordfish"))
     with Timeline() as timeline:
@@ -148,7 +148,7 @@ def test_argsrepr_hides_nothing_else(sandbox: Sandbox) -> None:
     """
     result = check_password.apply_async(args=["swordfish"], argsrepr="('***',)")
     assert "swordfish" in base64.b64decode(body_of_the_message(sandbox)).decode()
-    sandbox.start_worker(["basic"], options=WRONG_TASKS)
+    sandbox.start_worker(["basic"], include=WRONG_TASKS)
     result.get(timeout=10)
     stored = sandbox.broker.client(RESULT_DATABASE).get(f"celery-task-meta-{result.id}")
     assert json.loads(stored or "")["args"] == ["swordfish"]

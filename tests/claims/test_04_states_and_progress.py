@@ -10,18 +10,19 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from celery_app import app
-from lab.notebook import log_lines
+from lab.evidence import log_lines, states
 from lab.sandbox import Sandbox
 from lab.wrong_tasks import fail_by_hand, succeed_too_early
 from settings import RESULT_DATABASE
 from tasks.basic_tasks import add, logged_task, simple_calculation, task_with_progress
 from tests.helper_tasks import mark_and_wait
 from tests.waiting import lines, wait_for
+from tests.workers import start
 
 
 @pytest.fixture(autouse=True)
 def worker(sandbox: Sandbox) -> None:
-    sandbox.start_worker(["basic"], options=["--include", "lab.wrong_tasks,tests.helper_tasks"])
+    start(sandbox)
 
 
 @pytest.fixture
@@ -40,9 +41,9 @@ def test_a_state_of_ones_own_is_not_final(sandbox: Sandbox, results: redis.Redis
     heard: list[dict[str, Any]] = []  # of all tasks that this process has sent
     # get() waits before the worker goes on, so it misses no state.
     value = result.get(timeout=20, on_message=heard.append, on_interval=sandbox.worker.thaw)
-    states = [stored["status"] for stored in heard if stored["task_id"] == result.id]
+    told = [stored["status"] for stored in heard if stored["task_id"] == result.id]
     assert value == {"total": 3, "status": "done"}
-    assert states == ["STARTED", "PROGRESS", "PROGRESS", "PROGRESS", "SUCCESS"]
+    assert told == ["STARTED", "PROGRESS", "PROGRESS", "PROGRESS", "SUCCESS"]
     assert json.loads(results.get(key(result)) or "")["result"] == value
     assert len(results.keys("*")) == 1
 
@@ -138,7 +139,7 @@ def test_an_ignored_result_is_not_stored(sandbox: Sandbox, results: redis.Redis)
     log_lines(sandbox.worker, bad.id, until="raised")
     add.delay(1, 1).get(timeout=10)  # what the worker would store of them, it has stored by now
     assert not results.exists(key(good), key(bad))
-    assert (good.state, bad.state) == ("PENDING", "PENDING")
+    assert states([good, bad]) == ["PENDING", "PENDING"]
 
 
 def test_failures_may_be_stored_although_results_are_ignored(sandbox: Sandbox, results: redis.Redis) -> None:

@@ -17,14 +17,13 @@ from celery.beat import Scheduler
 from celery.schedules import crontab
 
 from celery_app import DRILL, app
+from lab.evidence import states, unacknowledged, waiting
 from lab.sandbox import Sandbox, Worker
 from lab.timeline import Timeline
 from lab.xray import xray
-from monitor import get_queue_length
 from tests.helper_tasks import mark, mark_and_wait
 from tests.waiting import lines, wait_for
-
-HELPERS = ["--include", "tests.helper_tasks"]
+from tests.workers import start
 
 StartBeat = Callable[[str], Worker]
 
@@ -34,13 +33,13 @@ def start_beat(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Return a function that starts a beat with this schedule file, in a worker that runs nothing of it."""
     monkeypatch.setenv("PERIODIC_TASK_SECONDS", "0.5")
 
-    def start(schedule_file: str) -> Worker:
+    def start_beat(schedule_file: str) -> Worker:
         file = ["--schedule-filename", str(tmp_path / schedule_file)]
         beat = sandbox.start_worker(["health"], options=["--beat", *file, "--loglevel", "DEBUG"])
         wait_for("its first look at the schedule", lambda: "beat: Waking up" in beat.log.read_text())
         return beat
 
-    return start
+    return start_beat
 
 
 def sent_by() -> Counter[str]:
@@ -51,7 +50,7 @@ def sent_by() -> Counter[str]:
 def test_beat_needs_no_worker(start_beat: StartBeat) -> None:
     """05.1 beat sends messages whether or not a worker is there to take them."""
     start_beat("schedule")
-    wait_for("two messages", lambda: get_queue_length("basic")["waiting"] >= 2)
+    wait_for("two messages", lambda: waiting("basic") >= 2)
     assert {message.task for message in xray("basic").messages} == {"tasks.basic_tasks.periodic_task"}
 
 
@@ -68,16 +67,12 @@ def test_expires_leaves_at_most_one_message_to_run(start_beat: StartBeat, sandbo
     """05.3 If `expires` is shorter than the period of an entry, a worker that comes late runs at most one of
     its messages."""
     beat = start_beat("schedule")
-    wait_for("four messages", lambda: get_queue_length("basic")["waiting"] >= 4)
+    wait_for("four messages", lambda: waiting("basic") >= 4)
     beat.kill()
-    ids = [message.id for message in xray("basic", limit=100).messages]
+    late = [app.AsyncResult(message.id) for message in xray("basic", limit=100).messages]
     sandbox.start_worker(["basic"])
-
-    def states() -> Counter[str]:
-        return Counter(app.AsyncResult(task_id).state for task_id in ids)
-
-    wait_for("all have ended", lambda: states()["SUCCESS"] + states()["REVOKED"] == len(ids))
-    assert states()["SUCCESS"] <= 1
+    wait_for("all have ended", lambda: set(states(late)) <= {"SUCCESS", "REVOKED"})
+    assert states(late).count("SUCCESS") <= 1
 
 
 def test_two_beats_send_everything_twice(start_beat: StartBeat, sandbox: Sandbox) -> None:
@@ -95,13 +90,14 @@ def test_two_beats_send_everything_twice(start_beat: StartBeat, sandbox: Sandbox
 def test_a_job_longer_than_its_period_overlaps(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """05.5 A scheduled task that takes longer than its period runs several times at once, if the workers
-    have free slots."""
+    """05.5 A scheduled task that takes longer than its period runs several times at once, if the concurrency
+    of the workers allows it.
+    """
     runs, release = tmp_path / "runs", tmp_path / "release"
     entry = {"task": mark_and_wait.name, "schedule": 0.2, "args": [str(runs), str(release)]}
     monkeypatch.setenv("TEST_CONF", json.dumps({"beat_schedule": {"job": entry}}))
     file = ["--schedule-filename", str(tmp_path / "schedule")]
-    sandbox.start_worker(["basic"], options=[*HELPERS, "--beat", *file, "--concurrency", "3"])
+    start(sandbox, concurrency=3, options=["--beat", *file])
     wait_for("three runs", lambda: len(lines(runs)) == 3)  # none has ended: each waits for the file
     assert len(set(lines(runs))) == 3
     release.touch()
@@ -129,7 +125,7 @@ def test_the_schedule_file_keeps_the_periods(
 
 def test_a_long_countdown_runs_more_than_once(drill_sandbox: Sandbox, tmp_path: Path) -> None:
     """05.7 On Redis, a task whose countdown is longer than the visibility timeout runs more than once."""
-    drill_sandbox.start_worker(["basic"], options=HELPERS)
+    start(drill_sandbox)
     mark.apply_async(args=[str(tmp_path / "runs")], countdown=6)
     wait_for("it has run twice", lambda: len(lines(tmp_path / "runs")) >= 2, seconds=30)
 
@@ -138,11 +134,11 @@ def test_a_countdown_whose_worker_is_killed_is_late(drill_sandbox: Sandbox, tmp_
     """05.8 When the worker that holds a countdown is killed, the task runs after the visibility timeout, and
     not when its time comes."""
     with Timeline() as timeline:
-        holder = drill_sandbox.start_worker(["basic"], "holder", options=HELPERS)
+        holder = start(drill_sandbox)
         result = mark.apply_async(args=[str(tmp_path / "runs")], countdown=0.5)
         wait_for("the worker holds it", lambda: any(run.received for run in timeline.runs))
         holder.kill()
-        drill_sandbox.start_worker(["basic"], "other", options=HELPERS)
+        start(drill_sandbox)
         held, done = timeline.wait_for(result)
     assert (held.outcome, done.outcome, done.redelivered) == ("received", "succeeded", True)
     assert held.received
@@ -157,12 +153,12 @@ def test_a_worker_that_is_ended_gives_its_countdowns_back(
 ) -> None:
     """05.9 A worker that is ended with SIGTERM or SIGQUIT puts the messages with a countdown that it holds
     back into the queue."""
-    worker = sandbox.start_worker(["basic"], options=HELPERS)
+    worker = start(sandbox)
     results = [mark.apply_async(args=[str(tmp_path / "runs")], countdown=600) for _ in range(2)]
-    wait_for("the worker holds both", lambda: get_queue_length("basic")["unacknowledged"] == 2)
+    wait_for("the worker holds both", lambda: unacknowledged("basic") == 2)
     os.kill(worker.pid, number)
-    wait_for("both are back", lambda: get_queue_length("basic")["waiting"] == 2)
-    assert get_queue_length("basic")["unacknowledged"] == 0
+    wait_for("both are back", lambda: waiting("basic") == 2)
+    assert unacknowledged("basic") == 0
     assert {message.id for message in xray("basic").messages} == {result.id for result in results}
     assert lines(tmp_path / "runs") == []
 

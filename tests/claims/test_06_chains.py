@@ -9,18 +9,15 @@ from celery import Signature, group
 
 from celery_app import app
 from lab.diagram import lineage
-from lab.sandbox import Sandbox, Worker
+from lab.evidence import log_lines, received, states, unacknowledged, waiting
+from lab.sandbox import Sandbox
 from lab.xray import xray
-from monitor import get_queue_length
 from services.failures import failures_of
 from tasks.advanced_tasks import mean_temperature, monitored_task, report_failure
 from tasks.basic_tasks import add, greet, multiply, simple_calculation
 from tests.helper_tasks import mark_and_wait, process_id
 from tests.waiting import lines, wait_for
-
-
-def start(sandbox: Sandbox, *queues: str) -> Worker:
-    return sandbox.start_worker(queues or ("basic", "advanced"), options=["--include", "tests.helper_tasks"])
+from tests.workers import start
 
 
 def send(flow: Any, *args: object) -> list[Any]:
@@ -28,22 +25,18 @@ def send(flow: Any, *args: object) -> list[Any]:
     return list(lineage(flow.delay(*args)))
 
 
-def states(steps: list[Any]) -> list[str]:
-    return [step.state for step in steps]
-
-
 def reports(steps: list[Any]) -> list[int]:
     """Return for each step how often its failure was reported."""
     return [len(failures_of(step.id)) for step in steps]
 
 
-def wait_for_state(state: str, step: Any, sandbox: Sandbox) -> None:
+def wait_for_state(state: str, step: Any) -> None:
     """Wait until a step has this state, and until the task that has set it has ended.
 
     A task calls its error callbacks after it has stored the failure, and before it is acknowledged.
     """
     wait_for(state, lambda: step.state == state)
-    wait_for("the acknowledgement", lambda: not sandbox.broker.client().hlen("unacked"))
+    wait_for("the acknowledgement", lambda: not unacknowledged())
 
 
 def failing() -> Signature:
@@ -64,10 +57,10 @@ def test_set_and_clone(sandbox: Sandbox) -> None:
     usual = greet.s("Ada")
     usual.clone().set(queue="advanced")
     usual.delay()
-    assert [get_queue_length(queue)["waiting"] for queue in ("basic", "advanced")] == [1, 0]
+    assert [waiting("basic"), waiting("advanced")] == [1, 0]
     usual.set(queue="advanced")
     usual.delay()
-    assert [get_queue_length(queue)["waiting"] for queue in ("basic", "advanced")] == [1, 1]
+    assert [waiting("basic"), waiting("advanced")] == [1, 1]
 
 
 def test_a_signature_as_json(sandbox: Sandbox) -> None:
@@ -106,8 +99,7 @@ def test_a_chain_that_is_sent_twice(sandbox: Sandbox) -> None:
     assert first.get(timeout=20) == 212
     second = to_fahrenheit.delay(0)
     assert second.get(timeout=20) == 212
-    succeeded = f"[{second.id}] succeeded"
-    wait_for("both runs", lambda: worker.log.read_text().count(succeeded) == 2)
+    log_lines(worker, second.id, times=2)  # both have run
     assert (first.id == second.id, second.parent.get(timeout=20)) == (True, 0)
     assert app.AsyncResult(second.id).get(timeout=20) == 212
     single = add.s(1)  # a signature of one task has a new id each time
@@ -150,22 +142,21 @@ def test_a_step_with_too_many_arguments(sandbox: Sandbox) -> None:
     before, after = steps = send(add.s(1, 2) | greet.s("Ada"))
     with pytest.raises(TypeError, match=r"greet\(\) takes 1"):
         after.get(timeout=20)
-    wait_for_state("FAILURE", after, sandbox)
+    wait_for_state("FAILURE", after)
     assert isinstance(before.get(timeout=20, propagate=False), TypeError)
     assert states(steps) == ["FAILURE", "FAILURE"]
-    assert after.id not in worker.log.read_text()
+    assert received(worker, after.id) == 0
 
 
 def test_the_steps_after_a_failed_one(sandbox: Sandbox) -> None:
     """06.10 When a step fails, the later steps never run, and get the state FAILURE with its error."""
     worker = start(sandbox)
     steps = send(add.s(1, 2) | failing() | greet.si("Ada") | greet.si("Bob"))
-    wait_for_state("FAILURE", steps[-1], sandbox)
+    wait_for_state("FAILURE", steps[-1])
     assert states(steps) == ["SUCCESS", "FAILURE", "FAILURE", "FAILURE"]
     errors = [step.get(timeout=20, propagate=False) for step in steps[1:]]
     assert {(type(error), str(error)) for error in errors} == {(ValueError, str(errors[0]))}
-    log = worker.log.read_text()
-    assert [f"[{step.id}] received" in log for step in steps] == [True, True, False, False]
+    assert [received(worker, step.id) for step in steps] == [1, 1, 0, 0]
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -177,7 +168,7 @@ def test_an_error_callback_on_a_chain(sandbox: Sandbox, place: int) -> None:
     first, second, third = (failing() if number == place else add.s(number) for number in range(3))
     flow: Any = first | second | third
     steps = send(flow.on_error(report_failure.s()), 1)
-    wait_for_state("FAILURE", steps[-1], sandbox)
+    wait_for_state("FAILURE", steps[-1])
     assert reports(steps) == [int(number == place) for number in range(3)]
 
 
@@ -190,7 +181,7 @@ def test_an_error_callback_on_one_step(sandbox: Sandbox) -> None:
         (add.s(1, 2) | failing().on_error(callback) | greet.si("Ada"), [0, 1, 0]),
     ):
         steps = send(flow)
-        wait_for_state("FAILURE", steps[-1], sandbox)
+        wait_for_state("FAILURE", steps[-1])
         assert reports(steps) == expected
 
 
@@ -208,7 +199,7 @@ def test_the_steps_after_a_revoked_one(sandbox: Sandbox, how: str) -> None:
         told = f"Tasks flagged as revoked: {steps[1].id}"
         wait_for("the worker knows", lambda: told in worker.log.read_text())
     start(sandbox, "advanced")
-    wait_for_state("REVOKED", steps[1], sandbox)
+    wait_for_state("REVOKED", steps[1])
     add.delay(1, 1).get(timeout=20)
     assert states(steps) == ["SUCCESS", "REVOKED", "PENDING"]
     assert reports(steps) == [0, 0, 0]
@@ -243,7 +234,7 @@ def test_a_failure_before_a_group(sandbox: Sandbox) -> None:
     start(sandbox)
     members = group(add.s(10), add.s(20))
     first, header, *after = send(add.s(1, "two") | members | monitored_task.s() | greet.si("Ada"))
-    wait_for_state("FAILURE", after[-1], sandbox)
+    wait_for_state("FAILURE", after[-1])
     assert states([first, *header.results, *after]) == [
         *("FAILURE", "PENDING", "PENDING", "FAILURE", "FAILURE")
     ]

@@ -9,21 +9,16 @@ from celery.exceptions import ChordError
 from celery.result import AsyncResult
 
 from celery_app import app
-from lab.sandbox import Sandbox, Worker
+from lab.evidence import received, states, unacknowledged, waiting
+from lab.sandbox import Sandbox
 from lab.wrong_tasks import report_failure_by_id
-from monitor import get_queue_length
 from services.failures import failures_of
 from settings import RESULT_DATABASE
 from tasks.advanced_tasks import mean_temperature, monitored_task, report_failure
 from tasks.basic_tasks import add, greet
 from tests.helper_tasks import mark_and_wait
 from tests.waiting import lines, wait_for
-
-
-def start(sandbox: Sandbox, *queues: str) -> Worker:
-    """Start a worker with two slots that knows the tasks of the tests and the wrong ones."""
-    include = ["--include", "tests.helper_tasks,lab.wrong_tasks"]
-    return sandbox.start_worker(queues or ("basic", "advanced"), options=include)
+from tests.workers import start
 
 
 def send(flow: Signature) -> tuple[AsyncResult, Any]:
@@ -38,9 +33,9 @@ def test_when_the_body_is_sent(sandbox: Sandbox) -> None:
     result, members = send(chord(header, monitored_task.s()))
     start(sandbox, "basic")
     wait_for("two members", lambda: members.completed_count() == 2)
-    assert get_queue_length("advanced") == {"waiting": 0, "unacknowledged": 0, "by_priority": {}}
+    assert waiting("advanced") == unacknowledged() == 0
     start(sandbox, "realworld")
-    wait_for("the body is sent", lambda: get_queue_length("advanced")["waiting"] == 1)
+    wait_for("the body is sent", lambda: waiting("advanced") == 1)
     assert members.completed_count() == 3
     start(sandbox, "advanced")
     assert result.get(timeout=20)["squares"] == [4, 16, 36]
@@ -56,7 +51,7 @@ def test_the_counter_expires(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) 
     results.expire(renewed, 60)
     first = start(sandbox, "advanced")
     wait_for("one member's end renews it", lambda: results.ttl(renewed) > 60)
-    wait_for("the acknowledgement", lambda: not sandbox.broker.client().hlen("unacked"))
+    wait_for("the acknowledgement", lambda: not unacknowledged())
     first.kill()
 
     usual, usual_members = send(chord([add.s(1, 1), add.s(2, 2)], monitored_task.s()))
@@ -73,8 +68,8 @@ def test_the_counter_expires(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) 
     assert usual.get(timeout=20)["squares"] == [4, 16]
     wait_for("all members", lambda: late_members.successful())
     monitored_task.delay([1]).get(timeout=20)
-    wait_for("all is done", lambda: not sandbox.broker.client().hlen("unacked"))
-    assert (late.state, late.id in worker.log.read_text()) == ("PENDING", False)
+    wait_for("all is done", lambda: not unacknowledged())
+    assert (late.state, received(worker, late.id)) == ("PENDING", 0)
 
 
 def test_when_a_chord_fails(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -98,7 +93,7 @@ def test_the_body_of_a_failed_header(sandbox: Sandbox) -> None:
     result, members = send(chord([add.s(1, "one"), add.s(2, 2)], monitored_task.s()))
     error = result.get(timeout=20, propagate=False)
     monitored_task.delay([1]).get(timeout=20)
-    assert (result.state, result.id in worker.log.read_text()) == ("FAILURE", False)
+    assert (result.state, received(worker, result.id)) == ("FAILURE", 0)
     assert f"Dependency {members[0].id} raised ValueError" in str(error)
 
 
@@ -108,7 +103,7 @@ def test_one_call_of_the_error_callback(sandbox: Sandbox) -> None:
     header = [add.s(1, "one"), add.s(2, "two"), add.s(3, "three"), add.s(4, 4)]
     result, members = send(chord(header, monitored_task.s().on_error(report_failure.s())))
     result.get(timeout=20, propagate=False)
-    assert [member.state for member in members].count("FAILURE") == 3
+    assert states(members).count("FAILURE") == 3
     assert len(failures_of(result.id)) == 1
 
 
@@ -121,7 +116,7 @@ def test_two_forms_of_error_callback(sandbox: Sandbox) -> None:
     result.get(timeout=20, propagate=False)
     [line] = failures_of(result.id)
     assert "no such station" in line
-    assert get_queue_length("basic")["waiting"] == 1
+    assert waiting("basic") == 1
     start(sandbox, "basic")
     wait_for("the task has run", lambda: failures_of(result.id) == [line, "the state is FAILURE"])
 
@@ -133,7 +128,7 @@ def test_a_header_that_ignores_its_results(sandbox: Sandbox) -> None:
     header = [add.s(1, 1).set(**ignore), add.s(2, 2).set(**ignore)]
     result, members = send(chord(header, monitored_task.s()))
     assert result.get(timeout=20)["squares"] == [4, 16]
-    assert [member.state for member in members] == ["PENDING", "PENDING"]
+    assert states(members) == ["PENDING", "PENDING"]
 
 
 def test_a_failed_inner_chord(sandbox: Sandbox) -> None:
@@ -145,10 +140,10 @@ def test_a_failed_inner_chord(sandbox: Sandbox) -> None:
     result, members = send(chord([good, bad], greet.si("all").on_error(report_failure.s())))
     wait_for("both inner bodies", lambda: all(body.ready() for body in members))
     assert len(failures_of(members[1].id)) == 1  # the callback of the inner body is called
-    wait_for("all is done", lambda: not sandbox.broker.client().hlen("unacked"))
-    assert [get_queue_length(queue)["waiting"] for queue in ("basic", "advanced")] == [0, 0]
+    wait_for("all is done", lambda: not unacknowledged())
+    assert waiting() == 0
     assert (result.state, failures_of(result.id)) == ("PENDING", [])
-    assert result.id not in worker.log.read_text()
+    assert received(worker, result.id) == 0
 
 
 def test_a_group_in_a_header(sandbox: Sandbox) -> None:

@@ -9,7 +9,8 @@ from celery.exceptions import WorkerLostError
 from kombu.transport.redis import Channel
 
 from celery_app import app
-from lab.sandbox import Sandbox, Worker
+from lab.evidence import received
+from lab.sandbox import Sandbox
 from lab.wrong_tasks import (
     acknowledge_early,
     acknowledge_late,
@@ -23,11 +24,10 @@ from settings import RESULT_DATABASE
 from tasks.advanced_tasks import idempotent_task
 from tasks.basic_tasks import add, simple_calculation
 from tests.waiting import wait_for
+from tests.workers import start
 
-
-def start(sandbox: Sandbox, name: str = "worker") -> Worker:
-    include = ["--include", "tests.helper_tasks,lab.wrong_tasks"]
-    return sandbox.start_worker(["basic", "advanced"], name, options=include)
+# Two looks at Redis by our own means. What is left there is what this lesson is about, so its tests do not
+# depend on the code with which the notebook shows it.
 
 
 def messages(sandbox: Sandbox) -> int:
@@ -40,10 +40,6 @@ def age(sandbox: Sandbox) -> float:
     """Return for how many seconds a worker has had the one message that is unacknowledged."""
     [entry] = sandbox.broker.client().zrange("unacked_index", 0, 0, withscores=True)
     return time.time() - float(entry[1])
-
-
-def received(worker: Worker, task_id: str) -> int:
-    return worker.log.read_text().count(f"[{task_id}] received")
 
 
 def test_early_acknowledgement_loses(drill_sandbox: Sandbox) -> None:
@@ -85,7 +81,7 @@ def test_when_workers_look(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, th
     times = {"visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": throttle}
     conf = {"broker_transport_options": app.conf.broker_transport_options | times}
     monkeypatch.setenv("TEST_CONF", json.dumps(conf))
-    pair = [start(sandbox, name) for name in ("one", "two")]
+    pair = [start(sandbox) for _ in range(2)]
     result = acknowledge_late.delay()
     wait_for("it runs", lambda: result.state == "STARTED")
     idle, busy = sorted(pair, key=lambda worker: received(worker, result.id))
@@ -95,7 +91,7 @@ def test_when_workers_look(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, th
     else:  # none for a quarter of an hour, unless another worker starts
         wait_for("three looks would be over", lambda: age(sandbox) > 2 + 3)
         assert (received(idle, result.id), messages(sandbox)) == (0, 1)
-        start(sandbox, "three")
+        start(sandbox)
         assert result.get(timeout=30) == "done"
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image
 
+from lab.evidence import log_lines, most_at_once
 from lab.mail_server import Fault, fail_next, history, received
-from lab.notebook import log_lines
 from lab.sandbox import Sandbox
 from lab.timeline import Timeline
 from lab.wrong_tasks import count_bytes
@@ -142,7 +142,7 @@ def test_a_picture_in_a_message(sandbox: Sandbox, size: int) -> None:
     result = count_bytes.delay(picture)
     [message] = xray("basic").messages
     assert 16 / 9 * size < message.size < 16 / 9 * size + 5_000  # and some headers
-    sandbox.start_worker(["basic"], options=["--include", "lab.wrong_tasks"])
+    sandbox.start_worker(["basic"], include=["lab.wrong_tasks"])
     assert result.get(timeout=20) == size
 
 
@@ -207,13 +207,11 @@ def test_a_group_is_spread_over_the_children(sandbox: Sandbox, data: Path, child
     """
     for number in range(6):
         Image.new("RGB", (600, 400), (30 * number, 90, 30)).save(data / f"images/photo{number}.jpg")
-    sandbox.start_worker([QUEUE], options=["--concurrency", str(children)])
+    sandbox.start_worker([QUEUE], concurrency=children)
     with Timeline() as timeline:
         result = process_folder("images", LARGER).delay()
         runs = timeline.wait_for(result, seconds=60)
-    spans = [(run.started or 0.0, run.ended or 0.0) for run in runs]
-    at_each_start = [sum(begin <= start < end for begin, end in spans) for start, _ in spans]
-    assert max(at_each_start) == children
+    assert most_at_once(runs) == children
 
 
 def test_a_worker_that_is_killed_while_it_writes(sandbox: Sandbox, data: Path) -> None:

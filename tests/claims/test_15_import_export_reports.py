@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, func, select
 
-from lab.notebook import log_lines
+from lab.evidence import log_lines
 from lab.sandbox import Sandbox
 from services.database import migrate, reading, writing
 from services.models import Import, Order, Reject

@@ -11,7 +11,8 @@ import pytest
 from celery.exceptions import NotRegistered, QueueNotFound
 from kombu.exceptions import EncodeError
 
-from celery_app import QUEUES, app
+from celery_app import app
+from lab.evidence import waiting
 from lab.sandbox import Sandbox
 from monitor import get_queue_length, monitor_task, purge_queue
 from settings import ROOT
@@ -27,41 +28,37 @@ def worker_sandbox(sandbox: Sandbox) -> Sandbox:
     return sandbox
 
 
-def waiting(sandbox: Sandbox) -> int:
-    return sum(get_queue_length(queue)["waiting"] for queue in QUEUES)
-
-
 # --- refused where the task is called: nothing enters a queue ---
 
 
 def test_a_missing_argument(sandbox: Sandbox) -> None:
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'b'"):
         add.delay(1)
-    assert waiting(sandbox) == 0
+    assert waiting() == 0
 
 
 def test_an_argument_that_json_cannot_hold(sandbox: Sandbox) -> None:
     with pytest.raises(EncodeError, match="Object of type object is not JSON serializable"):
         add.delay(object(), 1)
-    assert waiting(sandbox) == 0
+    assert waiting() == 0
 
 
 def test_a_negative_countdown(sandbox: Sandbox) -> None:
     with pytest.raises(ValueError, match=r"countdown=-1: must be 0 or more"):
         add.apply_async(args=[1, 2], countdown=-1)
-    assert waiting(sandbox) == 0
+    assert waiting() == 0
 
 
 def test_a_queue_that_does_not_exist(sandbox: Sandbox) -> None:
     with pytest.raises(QueueNotFound, match="'baisc'"):
         add.apply_async(args=[1, 2], queue="baisc")
-    assert waiting(sandbox) == 0
+    assert waiting() == 0
 
 
 def test_a_name_that_no_task_has(sandbox: Sandbox) -> None:
     with pytest.raises(NotRegistered, match=r"tasks\.basic_tasks\.ad.*Correct the name"):
         app.send_task("tasks.basic_tasks.ad", args=[1, 2])
-    assert waiting(sandbox) == 0
+    assert waiting() == 0
 
 
 # --- refused by the worker: the task fails with the field, the value and the remedy ---

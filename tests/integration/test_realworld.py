@@ -266,20 +266,20 @@ def rejects_of(data: Path) -> list[dict[str, str]]:
 
 
 def kill_in_the_middle(
-    sandbox: Sandbox, data: Path, rows: int, batch_size: int, seconds: float, options: Sequence[str] = ()
+    sandbox: Sandbox, data: Path, rows: int, batch_size: int, seconds: float, include: Sequence[str] = ()
 ) -> None:
     """Kill the worker in an import of `rows` rows, start another, and check that nothing is lost or doubled.
 
-    `seconds`: how long the redelivery and the rest of the import may take. `options`: of the workers.
+    `seconds`: how long the redelivery and the rest of the import may take. `include`: what the workers load.
     """
     write_orders(data / "orders.csv", rows)
-    worker = sandbox.start_worker([QUEUE], options=options)
+    worker = sandbox.start_worker([QUEUE], include=include)
     result = import_data.delay("orders.csv", batch_size=batch_size)
     wait_for("some batches are in", lambda: orders_stored() >= rows // 10, seconds=60)
     worker.kill()
     assert result.info["total"] == rows  # its last report: it has not ended
     assert rows // 10 <= orders_stored() < rows * 9 // 10
-    sandbox.start_worker([QUEUE], options=options)
+    sandbox.start_worker([QUEUE], include=include)
 
     done = result.get(timeout=seconds)
     assert (done["imported"], done["rejected"]) == (rows * 9 // 10, rows // 10)
@@ -309,8 +309,8 @@ def test_an_import_of_a_million_rows_whose_worker_is_killed_is_complete(
     }
     conf = {"broker_transport_options": app.conf.broker_transport_options | redelivery}
     monkeypatch.setenv("TEST_CONF", json.dumps(conf))
-    include = ("--include", "tests.helper_tasks")
-    kill_in_the_middle(sandbox, data, rows=1_000_000, batch_size=5_000, seconds=600, options=include)
+    include = ["tests.helper_tasks"]
+    kill_in_the_middle(sandbox, data, rows=1_000_000, batch_size=5_000, seconds=600, include=include)
 
 
 def test_an_import_in_three_parts_gives_the_same_as_in_one(worker: Sandbox, data: Path) -> None:

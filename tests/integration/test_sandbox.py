@@ -23,7 +23,7 @@ import time
 from lab.sandbox import Sandbox
 from tests.helper_tasks import mark_and_wait
 with Sandbox() as sandbox:
-    sandbox.start_worker(["basic"], options=["--include", "tests.helper_tasks"])
+    sandbox.start_worker(["basic"], include=["tests.helper_tasks"])
     print("up", flush=True)
     {rest}
 """

@@ -30,12 +30,12 @@ from tasks.basic_tasks import add, describe_request, greet
 from tests.helper_tasks import mark_and_wait, replace_itself
 from tests.waiting import lines, wait_for
 
-HELPERS = ["--include", "tests.helper_tasks"]
+HELPERS = ["tests.helper_tasks"]
 
 
 @pytest.fixture
 def worker(sandbox: Sandbox) -> Worker:
-    return sandbox.start_worker(["basic", "advanced"], options=HELPERS)
+    return sandbox.start_worker(["basic", "advanced"], include=HELPERS)
 
 
 @pytest.fixture
@@ -122,12 +122,12 @@ def test_two_workers_have_a_part_of_the_chart_each(sandbox: Sandbox, timeline: T
 
 
 def test_a_redelivery_is_a_run_of_its_own(drill_sandbox: Sandbox, tmp_path: Path) -> None:
-    drill_sandbox.start_worker(["basic"], name="first", options=HELPERS)
+    drill_sandbox.start_worker(["basic"], name="first", include=HELPERS)
     with Timeline() as timeline:
         result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
         wait_for("it runs", lambda: [run for run in timeline.runs if run.started])
         drill_sandbox.worker.kill()
-        drill_sandbox.start_worker(["basic"], name="second", options=HELPERS)
+        drill_sandbox.start_worker(["basic"], name="second", include=HELPERS)
         wait_for("it runs again", lambda: len(lines(tmp_path / "runs")) == 2, seconds=30)
         (tmp_path / "release").touch()
         lost, *others = timeline.wait_for(result)  # on a slow machine it may come more than twice
@@ -142,7 +142,7 @@ def test_a_redelivery_is_a_run_of_its_own(drill_sandbox: Sandbox, tmp_path: Path
 def test_one_task_that_runs_twice_at_once_keeps_its_runs_apart(
     drill_sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    drill_sandbox.start_worker(["basic"], options=HELPERS)
+    drill_sandbox.start_worker(["basic"], include=HELPERS)
     with Timeline() as timeline:
         result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
         wait_for("it runs twice", lambda: len(lines(tmp_path / "runs")) == 2, seconds=30)

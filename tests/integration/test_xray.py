@@ -82,7 +82,7 @@ def test_it_changes_nothing(sandbox: Sandbox) -> None:
 
 
 def test_an_unacknowledged_message_is_shown_with_its_age(sandbox: Sandbox, tmp_path: Path) -> None:
-    sandbox.start_worker(["basic"], options=["--include", "tests.helper_tasks"])
+    sandbox.start_worker(["basic"], include=["tests.helper_tasks"])
     result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
     wait_for("the task runs", lambda: lines(tmp_path / "runs"))
     view = xray("basic")
@@ -96,9 +96,9 @@ def test_an_unacknowledged_message_is_shown_with_its_age(sandbox: Sandbox, tmp_p
 
 
 def test_what_workers_have_taken_is_active_reserved_or_scheduled(sandbox: Sandbox, tmp_path: Path) -> None:
-    # One slot, and a prefetch of 2: one task waits in the worker behind another.
-    options = ["--include", "tests.helper_tasks", "--concurrency", "1", "--prefetch-multiplier", "2"]
-    worker = sandbox.start_worker(["basic"], options=options)
+    # A concurrency of one, and a prefetch of two: one task waits in the worker behind another.
+    options = ["--prefetch-multiplier", "2"]
+    worker = sandbox.start_worker(["basic"], include=["tests.helper_tasks"], concurrency=1, options=options)
     later = mark_and_wait.apply_async(args=(str(tmp_path / "runs"), str(tmp_path / "release")), countdown=600)
     wait_for("the worker has it", lambda: xray("basic").delayed)
     running, waiting = (
