@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -729,6 +730,22 @@ def test_the_mail_server_starts_over_the_stale_socket_of_a_crash(folder: Path):
     assert (folder / "smtp.sock").exists()
     with mail_server(folder):
         send()
+    assert history(folder) == ["kept"]
+
+
+def test_a_mail_server_whose_disk_is_full_asks_to_try_again_later(folder: Path):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "lab.mail_server", str(folder)],
+        cwd=ROOT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+    )
+    eventually(lambda: answers(folder))
+    with pytest.raises(TemporaryMailError, match=r"not accepted now: 452 4\.3\.1"):
+        send()
+    child.terminate()
+    child.wait(DEADLINE)
+    with mail_server(folder):
+        assert send()["already_sent"] is False
     assert history(folder) == ["kept"]
 
 
