@@ -188,7 +188,7 @@ def test_a_mail_waits_for_a_server_that_is_away(sandbox: Sandbox, monkeypatch: p
 def test_a_worker_killed_after_the_server_accepted_sends_again_and_one_copy_is_kept(
     drill_sandbox: Sandbox, mailbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SMTP_TIMEOUT_SECONDS", "3")  # twice that, and the dead worker's claim is void
+    monkeypatch.setenv("SMTP_TIMEOUT_SECONDS", "2")  # four times that, and the dead worker's claim is void
     worker = drill_sandbox.start_worker([QUEUE])
     fail_next(mailbox, "accept-hang")
     sent = send_email.delay(*LETTER)
