@@ -150,6 +150,11 @@ def _checked_address(field: str, address: str) -> str:
 
 def _ascii_domain(field: str, address: str, domain: str) -> str:
     """Return `bücher.example` as `xn--bcher-kva.example`."""
+    for character in domain:
+        if character not in "-." and unicodedata.category(character)[0] not in "LMN":
+            raise ValueError(
+                f"{field}={_short(address)}: {character!r} is no letter, mark or digit; correct the domain"
+            )
     try:
         sent = domain.encode("idna")
         means = sent.decode("idna")
