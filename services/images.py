@@ -9,12 +9,13 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypedDict
+from typing import Annotated, Any, Literal, Self
 
 from PIL import ExifTags, Image, ImageDraw, ImageFilter, ImageFont, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from services.paths import atomic_write, inside
 from settings import settings

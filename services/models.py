@@ -105,3 +105,17 @@ class Reject(Base):
     column: Mapped[str]
     value: Mapped[str]
     reason: Mapped[str]
+
+
+class MailEntry(Base):
+    """One mail in the ledger: first claimed by a process that is sending it, then sent.
+
+    `owner` is the name of a claim, and not of a process: a process that claims a mail again has another one.
+    """
+
+    __tablename__ = "sent_mails"
+
+    message_id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    claimed_at: Mapped[datetime] = mapped_column(index=True)
+    sent_at: Mapped[datetime | None]

@@ -38,13 +38,16 @@ def _prepare_database(instance: Any, **_: Any) -> None:
 # --- Mail -----------------------------------------------------------------------------------------------
 
 
-@app.task(
-    bind=True,
-    autoretry_for=(TemporaryMailError,),  # not PermanentMailError: a wrong address stays wrong
-    retry_backoff=1,
-    retry_backoff_max=60,
-    max_retries=8,
-)
+MAIL_RETRIES: dict[str, Any] = {
+    "autoretry_for": (TemporaryMailError,),  # not PermanentMailError: a wrong address stays wrong
+    "retry_backoff": 1,  # wait up to 1, 2, 4 … seconds, at random
+    "retry_backoff_max": 60,  # and never longer than this
+    # Together some minutes: longer than the claim of a worker that died while it was sending the same mail.
+    "max_retries": 10,
+}
+
+
+@app.task(bind=True, **MAIL_RETRIES)
 @checked
 def send_email(
     self: Task,
@@ -163,9 +166,9 @@ def cleanup_files(folder: str, older_than_days: float, dry_run: bool = True) -> 
 # --- Steps that mail a result ---------------------------------------------------------------------------
 
 
-@app.task(bind=True, autoretry_for=(TemporaryMailError,), retry_backoff=1, max_retries=8)
+@app.task(bind=True, **MAIL_RETRIES)
 @checked
-def mail_report(self: Task, report: dict[str, Any], to_email: str) -> SentMail:
+def mail_report(self: Task, report: ReportResult, to_email: str) -> SentMail:
     """Mail a written report, with its PDF."""
     body = f"{report['orders']} orders, revenue {report['revenue']}. The report is attached."
     return mail.send_email(
@@ -173,16 +176,16 @@ def mail_report(self: Task, report: dict[str, Any], to_email: str) -> SentMail:
     )
 
 
-@app.task(bind=True, autoretry_for=(TemporaryMailError,), retry_backoff=1, max_retries=8)
+@app.task(bind=True, **MAIL_RETRIES)
 @checked
-def mail_contact_sheet(self: Task, sheet: dict[str, Any], to_email: str) -> SentMail:
+def mail_contact_sheet(self: Task, sheet: ProcessedImage, to_email: str) -> SentMail:
     """Mail a contact sheet."""
     return mail.send_email(
         str(self.request.id), to_email, "Contact sheet", "The sheet is attached.", attachments=[sheet["path"]]
     )
 
 
-@app.task(bind=True, autoretry_for=(TemporaryMailError,), retry_backoff=1, max_retries=8)
+@app.task(bind=True, **MAIL_RETRIES)
 @checked
 def mail_failure(self: Task, failed_id: str, to_email: str) -> SentMail:
     """Tell somebody that a pipeline has failed: an error callback that is itself a task."""

@@ -86,7 +86,7 @@ def test_each_delivery_has_the_same_message_id(
     sent = send_email.delay(*LETTER)
     wait_for("the server has the mail", lambda: received(mailbox))
     worker.kill()
-    monkeypatch.setenv("SMTP_TIMEOUT_SECONDS", "1")  # twice that, and the dead worker's claim is void
+    monkeypatch.setenv("SMTP_TIMEOUT_SECONDS", "1")  # four times that, and the dead worker's claim is void
     drill_sandbox.start_worker([QUEUE])
     sent.get(timeout=60)
     # Two copies came, and the server says that they have the same Message-ID.

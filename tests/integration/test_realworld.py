@@ -7,13 +7,16 @@ progress as a client sees it, canvases, and errors that arrive with their text.
 import csv
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
+from celery import Task
+from celery.canvas import Signature
 from celery.result import AsyncResult
 from PIL import Image
 from sqlalchemy import delete, func, select
@@ -22,16 +25,21 @@ from celery_app import DRILL, app
 from lab.mail_server import Fault, fail_next, history, mail_server, received
 from lab.sandbox import Sandbox
 from services.database import reading, writing
-from services.mail import PermanentMailError
+from services.mail import PermanentMailError, SentMail
 from services.models import Import, Order, Reject
 from services.order_import import COLUMNS
 from settings import MAIL_SOCKET, ROOT
+from tasks import realworld_tasks
 from tasks.realworld_tasks import (
+    MAIL_RETRIES,
     cleanup_files,
     contact_sheet_by_mail,
     export_data,
     generate_report,
     import_data,
+    mail_contact_sheet,
+    mail_failure,
+    mail_report,
     process_folder,
     process_image,
     sales_report_by_mail,
@@ -99,6 +107,63 @@ def test_a_temporary_failure_is_retried_and_the_mail_is_sent_once(
     assert [mail["Message-ID"] for mail in received(mailbox)] == [f"<{sent.id}@localhost>"]
 
 
+def tasks_that_send_mail() -> list[Task]:
+    own = [task for task in vars(realworld_tasks).values() if isinstance(task, Task)]
+    return [task for task in own if get_type_hints(task.run).get("return") is SentMail]
+
+
+def test_all_tasks_that_send_mail_have_one_retry_policy() -> None:
+    tasks = tasks_that_send_mail()
+    assert {mail_report, mail_contact_sheet, mail_failure, send_email} <= set(tasks)
+    for task in tasks:
+        assert {name: getattr(task, name) for name in MAIL_RETRIES} == MAIL_RETRIES, task.name
+    assert (MAIL_RETRIES["retry_backoff_max"], MAIL_RETRIES["max_retries"]) == (60, 10)
+
+
+REPORT = {"period": "2026-05", "orders": 9, "revenue": "75.60", "html": "a.html", "pdf": "a.pdf"}
+SHEET = {"path": "a.jpg", "width": 1, "height": 1, "format": "JPEG", "bytes": 1}
+
+
+def test_every_task_that_sends_mail_is_retried(worker: Sandbox, mailbox: Path, data: Path) -> None:
+    (data / "a.pdf").touch()
+    (data / "a.jpg").touch()
+    signatures = [
+        send_email.s(*LETTER),
+        mail_report.s(REPORT, "ada@example.com"),
+        mail_contact_sheet.s(SHEET, "ada@example.com"),
+        mail_failure.s("some-id", "ada@example.com"),
+    ]
+    assert {signature.task for signature in signatures} == {task.name for task in tasks_that_send_mail()}
+    for signature in signatures:
+        before = len(history(mailbox))
+        fail_next(mailbox, "450", "421")
+        assert signature.delay().get(timeout=30)["already_sent"] is False
+        assert history(mailbox)[before:] == ["450", "421", "kept"]
+
+
+@pytest.mark.parametrize(
+    ("signature", "text"),
+    [
+        (
+            mail_report.s(REPORT | {"pdf": 7}, "ada@example.com"),
+            r"mail_report: report\S*=7: input should be a",
+        ),
+        (mail_report.s({"period": "2026-05"}, "ada@example.com"), r"mail_report: report=.*'2026-05'"),
+        (mail_report.s(REPORT | {"pdf": "../a.pdf"}, "ada@example.com"), r"attachments='\.\./a\.pdf'"),
+        (
+            mail_contact_sheet.s(SHEET | {"path": None}, "a@b"),
+            r"mail_contact_sheet: sheet\S*=None: input should",
+        ),
+        (mail_contact_sheet.s([SHEET], "a@b"), r"mail_contact_sheet: sheet=\[.*input should be a valid dict"),
+    ],
+)
+def test_a_result_of_another_kind_is_refused_and_not_mailed(
+    worker: Sandbox, mailbox: Path, signature: Signature, text: str
+) -> None:
+    assert re.search(text, failure(signature.delay()))
+    assert history(mailbox) == []
+
+
 def test_a_permanent_failure_is_not_retried(worker: Sandbox, mailbox: Path) -> None:
     fail_next(mailbox, "550")
     sent = send_email.delay(*LETTER)
@@ -123,7 +188,7 @@ def test_a_mail_waits_for_a_server_that_is_away(sandbox: Sandbox, monkeypatch: p
 def test_a_worker_killed_after_the_server_accepted_sends_again_and_one_copy_is_kept(
     drill_sandbox: Sandbox, mailbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SMTP_TIMEOUT_SECONDS", "3")  # twice that, and the dead worker's claim is void
+    monkeypatch.setenv("SMTP_TIMEOUT_SECONDS", "2")  # four times that, and the dead worker's claim is void
     worker = drill_sandbox.start_worker([QUEUE])
     fail_next(mailbox, "accept-hang")
     sent = send_email.delay(*LETTER)
@@ -144,6 +209,31 @@ def test_a_message_that_is_delivered_twice_sends_one_mail(worker: Sandbox, mailb
     assert history(mailbox) == ["kept"]
 
 
+def test_a_message_that_comes_again_to_two_workers_after_its_task_has_finished_sends_no_mail(
+    sandbox: Sandbox, mailbox: Path
+) -> None:
+    sent = send_email.delay(*LETTER)
+    broker = sandbox.broker.client()
+    message = broker.lindex(QUEUE, 0)
+    assert message
+    workers = [sandbox.start_worker([QUEUE]) for _ in range(2)]
+    assert sent.get(timeout=30)["already_sent"] is False
+    for _ in range(4):
+        broker.lpush(QUEUE, message)  # the same message, byte by byte
+    ended = f"{send_email.name}[{sent.id}] succeeded"
+    logs = [worker.log for worker in workers]
+    wait_for("all have run", lambda: sum(log.read_text().count(ended) for log in logs) == 5, seconds=30)
+    assert history(mailbox) == ["kept"]
+
+
+def test_a_subject_that_hides_a_header_arrives_as_it_was_typed(worker: Sandbox, mailbox: Path) -> None:
+    subject = "=?utf-8?q?a=0AX-Evil:_1?= b"
+    send_email.delay("ada@example.com", subject, "Hello").get(timeout=30)
+    [mail] = received(mailbox)
+    assert "X-Evil" not in mail
+    assert mail["Subject"] == subject
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -151,8 +241,17 @@ def test_a_message_that_is_delivered_twice_sends_one_mail(worker: Sandbox, mailb
         ({"to_email": "ada@example.com\nBcc: all@example.com"}, r"to='ada@example.com\nBcc"),
         ({"to_email": [f"a{n}@example.com" for n in range(3000)]}, "to has 3000 addresses; 50 are allowed"),
         ({"to_email": 7}, "send_email: to_email=7: input should be a valid"),
+        ({"attachments": ["a\nb.txt"]}, r"attachments='a\nb.txt': line breaks"),
+        ({"to_email": "müller@example.com"}, "the part before the @ is not ASCII"),
     ],
-    ids=["line break in subject", "line break in address", "thousands", "no address"],
+    ids=[
+        "line break in subject",
+        "line break in address",
+        "thousands",
+        "no address",
+        "line break in name of attachment",
+        "international address",
+    ],
 )
 def test_a_mail_that_cannot_be_sent_names_the_field(
     worker: Sandbox, mailbox: Path, changes: dict[str, Any], text: str
