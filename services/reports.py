@@ -14,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, Numeric, String, cast, func, select, type_coerce
 from sqlalchemy.orm import Session
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from services.database import reading
 from services.models import Order

@@ -12,6 +12,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import func, inspect, select, text
 from sqlalchemy.exc import StatementError
 
@@ -20,6 +21,7 @@ from services.models import Base, Order
 from settings import ROOT, Settings
 
 FORK = multiprocessing.get_context("fork")
+CONFIG = Config(toml_file=ROOT / "pyproject.toml")
 
 
 def order(number: int, **changed: Any) -> Order:
@@ -60,14 +62,28 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(any_shop: Path):
 def test_migrate_may_run_again(any_shop: Path):
     migrate()
     with reading() as session:
-        assert session.scalars(text("SELECT version_num FROM alembic_version")).all() == ["0001"]
+        newest = ScriptDirectory.from_config(CONFIG).get_current_head()
+        assert session.scalars(text("SELECT version_num FROM alembic_version")).all() == [newest]
 
 
 def test_the_migrations_can_be_taken_back(any_shop: Path):
-    command.downgrade(Config(toml_file=ROOT / "pyproject.toml"), "base")
+    command.downgrade(CONFIG, "base")
     assert inspect(engine()).get_table_names() == ["alembic_version"]
     migrate()
     assert "orders" in inspect(engine()).get_table_names()
+
+
+def test_orders_survive_the_migrations_in_both_directions(any_shop: Path):
+    with writing() as session:
+        session.add(order(1, unit_price=Decimal("0.10")))
+    for _ in range(2):
+        command.downgrade(CONFIG, "0001")
+        migrate()
+        with reading() as session:
+            stored = session.scalars(select(Order)).one()
+            assert (stored.order_id, stored.unit_price, stored.import_number) == ("ORD-1", Decimal("0.10"), 0)
+        with engine().connect() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
 
 def test_migrate_in_several_processes_at_once_works_once(any_shop: Path):
