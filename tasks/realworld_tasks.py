@@ -9,8 +9,8 @@ from typing import Any
 
 from celery import Task, chord, group
 from celery.canvas import Signature
-from celery.exceptions import Ignore
 from celery.signals import celeryd_after_setup
+from pydantic import PositiveInt
 
 from celery_app import app, queue_of
 from services import files, images, mail, order_export, order_import, reports
@@ -20,7 +20,7 @@ from services.files import CleanupResult
 from services.images import ProcessedImage, contact_sheet, list_images
 from services.mail import SentMail, TemporaryMailError
 from services.order_export import ExportResult
-from services.order_import import ImportResult, ImportTakenOver
+from services.order_import import ImportResult, PartResult
 from services.reports import ReportResult
 from tasks.base import report_progress
 
@@ -95,55 +95,54 @@ def make_contact_sheet(processed: list[dict[str, Any]], output: str) -> Processe
 
 @app.task(bind=True, soft_time_limit=SOFT_LIMIT, time_limit=HARD_LIMIT)
 @checked
-def import_data(self: Task, csv_path: str, parts: int = 1, batch_size: int = 5_000) -> ImportResult:
+def import_data(
+    self: Task, csv_path: str, parts: PositiveInt = 1, batch_size: PositiveInt = 5_000
+) -> ImportResult:
     """Import orders from a CSV file in the data folder. Bad rows go to a rejects file, with the reason.
 
     With `parts` above 1, this task is replaced by a chord: that many tasks import a range of bytes each.
-    A worker may be killed at any moment: the redelivered task goes on after the last finished batch.
+    A worker may be killed at any moment, and any message delivered twice. The task's id names the import:
+    whoever works on it goes on after the last finished batch, and all get the same result.
     """
     if parts > 1:
-        ranges = order_import.split_byte_ranges(csv_path, parts)
-        header = [import_part.s(csv_path, first, end, batch_size) for first, end in ranges]
-        return self.replace(chord(header, merge_parts.s(csv_path)))
-    return _import(self, csv_path, batch_size, None)
+        plan = order_import.begin_import(csv_path, parts, self.request.id)
+        header = [import_part.s(plan.import_id, first, end, batch_size) for first, end in plan.ranges]
+        return self.replace(chord(header, merge_parts.si(plan.import_id)))
+    return order_import.import_csv(
+        csv_path, import_id=self.request.id, batch_size=batch_size, on_progress=_rows_of(self)
+    )
 
 
 @app.task(bind=True, soft_time_limit=SOFT_LIMIT, time_limit=HARD_LIMIT)
 @checked
-def import_part(self: Task, csv_path: str, first: int, end: int, batch_size: int = 5_000) -> ImportResult:
-    """Import the orders between two bytes of a CSV file: a header member of `import_data`'s chord."""
-    return _import(self, csv_path, batch_size, (first, end))
-
-
-def _import(task: Task, csv_path: str, batch_size: int, byte_range: tuple[int, int] | None) -> ImportResult:
-    def report(done: int, total: int) -> None:
-        report_progress(task, done, total, f"{done:,} of {total:,} rows")
-
-    try:
-        return order_import.import_csv(
-            csv_path, batch_size=batch_size, byte_range=byte_range, on_progress=report
-        )
-    except ImportTakenOver as error:
-        # The message was delivered again while we worked. The other run stores the result.
-        raise Ignore(str(error)) from error
+def import_part(
+    self: Task, import_id: str, first: int, end: int, batch_size: PositiveInt = 5_000
+) -> PartResult:
+    """Import the orders between two bytes of the file: a header member of `import_data`'s chord."""
+    return order_import.import_part(import_id, first, end, batch_size=batch_size, on_progress=_rows_of(self))
 
 
 @app.task
 @checked
-def merge_parts(results: list[dict[str, Any]], csv_path: str) -> ImportResult:
-    """Write one rejects file for all parts, and return the sum of their results."""
-    return order_import.merge_rejects(csv_path, results)  # type: ignore[arg-type]  # checked by the service
+def merge_parts(import_id: str) -> ImportResult:
+    """Write one rejects file for all parts, and return what came of the import: the chord's body."""
+    return order_import.finish_import(import_id)
+
+
+def _rows_of(task: Task) -> order_import.Progress:
+    """Return what a service calls to report the progress of `task` in rows."""
+
+    def report(done: int, total: int) -> None:
+        report_progress(task, done, total, f"{done:,} of {total:,} rows")
+
+    return report
 
 
 @app.task(bind=True, soft_time_limit=SOFT_LIMIT, time_limit=HARD_LIMIT)
 @checked
 def export_data(self: Task, format: str) -> ExportResult:
     """Export all orders as csv, jsonl or xlsx into the data folder's `out/exports`."""
-
-    def report(done: int, total: int) -> None:
-        report_progress(self, done, total, f"{done:,} of {total:,} rows")
-
-    return order_export.export_orders(format, on_progress=report)
+    return order_export.export_orders(format, on_progress=_rows_of(self))
 
 
 # --- Reports and files ----------------------------------------------------------------------------------

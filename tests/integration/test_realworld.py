@@ -10,25 +10,26 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from celery import Task
+from celery import Task, chord
 from celery.canvas import Signature
 from celery.result import AsyncResult
 from PIL import Image
 from sqlalchemy import delete, func, select
 
 from celery_app import DRILL, app
+from lab.faults import kill_child
 from lab.mail_server import Fault, fail_next, history, mail_server, received
 from lab.sandbox import Sandbox
-from services.database import reading, writing
+from services.database import migrate, reading, writing
 from services.mail import PermanentMailError, SentMail
-from services.models import Import, Order, Reject
-from services.order_import import COLUMNS
-from settings import MAIL_SOCKET, ROOT
+from services.models import Import, ImportPart, Order
+from services.order_import import COLUMNS, begin_import
+from settings import MAIL_SOCKET, RESULT_DATABASE, ROOT
 from tasks import realworld_tasks
 from tasks.realworld_tasks import (
     MAIL_RETRIES,
@@ -37,9 +38,11 @@ from tasks.realworld_tasks import (
     export_data,
     generate_report,
     import_data,
+    import_part,
     mail_contact_sheet,
     mail_failure,
     mail_report,
+    merge_parts,
     process_folder,
     process_image,
     sales_report_by_mail,
@@ -359,6 +362,10 @@ def orders_stored() -> int:
         return session.scalar(select(func.count()).select_from(Order)) or 0
 
 
+def wait_until_stored(count: int) -> None:
+    wait_for(f"{count} orders are in", lambda: orders_stored() >= count, seconds=60)
+
+
 def rejects_of(data: Path) -> list[dict[str, str]]:
     with (data / "out/rejects/orders.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -374,7 +381,7 @@ def kill_in_the_middle(
     write_orders(data / "orders.csv", rows)
     worker = sandbox.start_worker([QUEUE], include=include)
     result = import_data.delay("orders.csv", batch_size=batch_size)
-    wait_for("some batches are in", lambda: orders_stored() >= rows // 10, seconds=60)
+    wait_until_stored(rows // 10)
     worker.kill()
     assert result.info["total"] == rows  # its last report: it has not ended
     assert rows // 10 <= orders_stored() < rows * 9 // 10
@@ -401,13 +408,7 @@ def test_an_import_of_a_million_rows_whose_worker_is_killed_is_complete(
     sandbox: Sandbox, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The drill profile's three seconds are shorter than this import: it would be delivered again and again.
-    redelivery = {
-        "visibility_timeout": 60,
-        "unacked_restore_interval": DRILL["unacked_restore_interval"],
-        "unacked_restore_throttle": DRILL["unacked_restore_throttle"],
-    }
-    conf = {"broker_transport_options": app.conf.broker_transport_options | redelivery}
-    monkeypatch.setenv("TEST_CONF", json.dumps(conf))
+    redeliver_within_seconds(monkeypatch, visibility_timeout=60)
     include = ["tests.helper_tasks"]
     kill_in_the_middle(sandbox, data, rows=1_000_000, batch_size=5_000, seconds=600, include=include)
 
@@ -418,16 +419,120 @@ def test_an_import_in_three_parts_gives_the_same_as_in_one(worker: Sandbox, data
     for parts in (1, 3):
         result = import_data.delay("orders.csv", parts=parts, batch_size=100).get(timeout=30)
         with writing() as session:
-            imports = session.scalars(select(Import.first_byte)).all()
+            assert session.scalar(select(func.count()).select_from(ImportPart)) == parts
             orders = session.scalars(select(Order.order_id).order_by(Order.order_id)).all()
-            for table in (Reject, Import, Order):
+            for table in (Import, Order):
                 session.execute(delete(table))
-        assert len(imports) == parts
         outcomes.append((result, orders, rejects_of(data)))
         shutil.rmtree(data / "out")
     assert outcomes[0] == outcomes[1]
     result, orders, rejects = outcomes[0]
     assert (result["imported"], len(orders), len(rejects)) == (900, 900, 100)
+
+
+def assert_imported(data: Path, done: Any, rows: int) -> None:
+    """Check that the import of `write_orders(…, rows)` has ended with all that it should, once."""
+    assert (done["imported"], done["replaced"], done["rejected"]) == (rows * 9 // 10, 0, rows // 10)
+    assert orders_stored() == rows * 9 // 10
+    assert [int(reject["line"]) for reject in rejects_of(data)] == list(range(11, rows + 2, 10))
+
+
+def redeliver_within_seconds(monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+    """Let workers that start later, and load tests.helper_tasks, give back quickly what a dead one held."""
+    # A worker that is killed while it gives messages back keeps others from doing so: for 300 s by default.
+    redelivery = {name: DRILL[name] for name in ("unacked_restore_interval", "unacked_restore_throttle")}
+    changed = app.conf.broker_transport_options | redelivery | {"unacked_mutex_expire": 1} | options
+    monkeypatch.setenv("TEST_CONF", json.dumps({"broker_transport_options": changed}))
+
+
+@pytest.mark.timeout(180)
+def test_an_import_in_parts_whose_worker_is_killed_four_times_ends_with_one_right_result(
+    drill_sandbox: Sandbox, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redeliver_within_seconds(monkeypatch, visibility_timeout=DRILL["visibility_timeout"])
+    write_orders(data / "orders.csv", 20_000)
+    result = import_data.delay("orders.csv", parts=6, batch_size=100)
+    for count in (1, 3_000, 7_000, 11_000):  # the first kill may hit the task that becomes the chord
+        worker = drill_sandbox.start_worker([QUEUE], include=["tests.helper_tasks"])
+        wait_until_stored(count)
+        worker.kill()
+    assert not result.ready()
+    drill_sandbox.start_worker([QUEUE], include=["tests.helper_tasks"])
+    assert_imported(data, result.get(timeout=60), 20_000)
+    wait_until_idle(drill_sandbox, QUEUE)  # copies that come late change nothing
+    assert_imported(data, result.get(timeout=10), 20_000)
+    assert result.state == "SUCCESS"
+
+
+def test_parts_whose_pool_children_are_killed_end_with_one_right_result(worker: Sandbox, data: Path) -> None:
+    write_orders(data / "orders.csv", 20_000)
+    result = import_data.delay("orders.csv", parts=2, batch_size=100)
+    for count in (1_000, 4_000):
+        wait_until_stored(count)
+        kill_child(worker.worker)
+    assert_imported(data, result.get(timeout=60), 20_000)
+
+
+def deliver_again(sandbox: Sandbox, messages: list[Any]) -> None:
+    """Put messages on the queue once more, as a broker does whose acknowledgements were lost."""
+    for message in messages:
+        sandbox.broker.client().rpush(QUEUE, message)
+
+
+def send_whole(parts: int) -> AsyncResult:
+    return import_data.delay("orders.csv", parts=parts, batch_size=50)
+
+
+def send_parts(parts: int) -> AsyncResult:
+    """Send what `import_data` replaces itself by, while no worker takes the messages."""
+    migrate()
+    plan = begin_import("orders.csv", parts)
+    header = [import_part.s(plan.import_id, first, end, batch_size=50) for first, end in plan.ranges]
+    return chord(header)(merge_parts.si(plan.import_id))
+
+
+@pytest.mark.parametrize(
+    ("send", "parts", "count"), [(send_whole, 1, 1), (send_whole, 3, 1), (send_parts, 3, 3)]
+)
+def test_every_message_of_an_import_may_be_delivered_again_at_any_time(
+    sandbox: Sandbox, data: Path, send: Callable[[int], AsyncResult], parts: int, count: int
+) -> None:
+    write_orders(data / "orders.csv", 1_000)
+    broker = sandbox.broker.client()
+    result = send(parts)
+    messages = broker.lrange(QUEUE, 0, -1)
+    assert len(messages) == count
+    deliver_again(sandbox, messages)  # twice at the same moment, each to a process of its own
+    sandbox.start_worker([QUEUE], options=("--concurrency", "4"))
+    done = result.get(timeout=30)
+    assert_imported(data, done, 1_000)
+    wait_until_idle(sandbox, QUEUE)
+    write_orders(data / "orders.csv", 10)  # a newer table: nothing of it may come in
+    deliver_again(sandbox, messages)  # and once more after the end
+    if parts > 1:
+        with reading() as session:
+            import_id = session.scalars(select(Import.id)).one()
+        merge_parts.apply_async((import_id,), task_id=result.id)  # and the body
+    wait_for("it is taken", lambda: broker.llen(QUEUE) == 0)
+    wait_until_idle(sandbox, QUEUE)
+    assert result.get(timeout=10) == done
+    assert_imported(data, done, 1_000)
+    states = {
+        AsyncResult(key.decode().removeprefix("celery-task-meta-")).state for key in task_results(sandbox)
+    }
+    assert states == {"SUCCESS"}
+
+
+def task_results(sandbox: Sandbox) -> list[bytes]:
+    return list(sandbox.broker.client(RESULT_DATABASE).scan_iter("celery-task-meta-*"))
+
+
+@pytest.mark.parametrize("parts", [0, -1])
+def test_parts_below_one_are_refused(worker: Sandbox, data: Path, parts: int) -> None:
+    write_orders(data / "orders.csv", 10)
+    error = failure(import_data.delay("orders.csv", parts=parts))
+    assert error == f"import_data: parts={parts}: input should be greater than 0"
+    assert orders_stored() == 0
 
 
 @pytest.mark.parametrize("parts", [1, 3])

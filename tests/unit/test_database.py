@@ -21,6 +21,7 @@ from services.models import Base, Order
 from settings import ROOT, Settings, settings
 
 FORK = multiprocessing.get_context("fork")
+CONFIG = Config(toml_file=ROOT / "pyproject.toml")
 
 
 def order(number: int, **changed: Any) -> Order:
@@ -60,16 +61,29 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(any_shop: Path):
 
 def test_migrate_may_run_again(any_shop: Path):
     migrate()
-    newest = ScriptDirectory.from_config(Config(toml_file=ROOT / "pyproject.toml")).get_current_head()
+    newest = ScriptDirectory.from_config(CONFIG).get_current_head()
     with reading() as session:
         assert session.scalars(text("SELECT version_num FROM alembic_version")).all() == [newest]
 
 
 def test_the_migrations_can_be_taken_back(any_shop: Path):
-    command.downgrade(Config(toml_file=ROOT / "pyproject.toml"), "base")
+    command.downgrade(CONFIG, "base")
     assert inspect(engine()).get_table_names() == ["alembic_version"]
     migrate()
     assert "orders" in inspect(engine()).get_table_names()
+
+
+def test_orders_survive_the_migrations_in_both_directions(any_shop: Path):
+    with writing() as session:
+        session.add(order(1, unit_price=Decimal("0.10")))
+    for _ in range(2):
+        command.downgrade(CONFIG, "0001")
+        migrate()
+        with reading() as session:
+            stored = session.scalars(select(Order)).one()
+            assert (stored.order_id, stored.unit_price, stored.import_number) == ("ORD-1", Decimal("0.10"), 0)
+        with engine().connect() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
 
 def test_migrate_in_several_processes_at_once_works_once(any_shop: Path):
