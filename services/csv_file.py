@@ -234,8 +234,9 @@ def _rows(file: BinaryIO, name: str, place: Place, end: int) -> Iterator[Row]:
         except (csv.Error, _LongLine) as error:
             problem = _problem_of_one_row(error, lines)
             if not problem:
+                cause = "a carriage return (CR) outside quotes" if _is_about_cr(error) else error
                 raise ValueError(
-                    f"{name}, line {place.line}: {error} (the row begins in line {line}). Put a field "
+                    f"{name}, line {place.line}: {cause} (the row begins in line {line}). Put a field "
                     "with quotes, commas or line breaks in quotes, double each quote inside it, and close it"
                 ) from None
             yield Row(line, [lines.start.decode(errors="replace")], problem)
@@ -255,9 +256,13 @@ def _problem_of_one_row(error: Exception, lines: _Lines) -> str | None:
         return None
     if isinstance(error, _LongLine):
         return f"The row is longer than {MAX_LINE_BYTES:,} bytes"
-    if str(error).startswith("new-line character"):
+    if _is_about_cr(error):
         return "The row has a carriage return (CR) outside quotes; a row ends with LF or CRLF"
     return None
+
+
+def _is_about_cr(error: Exception) -> bool:
+    return str(error).startswith("new-line character")
 
 
 def _fingerprint(status: os.stat_result) -> str:

@@ -362,7 +362,10 @@ EXCEL_NOTE = "is a note to Excel and no header; remove this line"
             "line 2: a quote is open in a line of more than 131,072 bytes",
         ),
         (b"x" * 200_000, "line 1: The row is longer than 131,072 bytes"),
-        (HEADER + LINE + LINE.replace(b"Ada", b"A\rda").replace(b"Blue", b'"Blue'), "line 3: "),
+        (
+            HEADER + LINE + LINE.replace(b"Ada", b"A\rda").replace(b"Blue", b'"Blue'),
+            r"line 3: a carriage return \(CR\) outside quotes \(the row begins in line 3\)",
+        ),
         ((HEADER + LINE).replace(b"\n", b"\r"), r"its lines end with a carriage return \(CR\) alone"),
         ((HEADER + LINE * 3000).replace(b"\n", b"\r"), r"its lines end with a carriage return \(CR\) alone"),
     ],
