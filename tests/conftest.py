@@ -17,7 +17,7 @@ import pytest
 from lab.sandbox import Sandbox
 from services.database import engine
 from settings import MAIL_SOCKET, settings
-from tests.local_engine import docker_fixtures, local_fixtures, project_fixtures
+from tests.local_engine import docker_fixtures, engine_fixtures, local_fixtures, project_fixtures
 from tests.newcomer import copy_project, environment_of_a_newcomer
 from tests.waiting import processes_of, wait_for, wait_until_gone
 
@@ -42,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
         docker_fixtures.require_engine()
         config.pluginmanager.register(docker_fixtures)
     else:
+        config.pluginmanager.register(engine_fixtures)
         config.pluginmanager.register(local_fixtures)
 
 
