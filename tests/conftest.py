@@ -57,10 +57,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 def is_whole(config: pytest.Config) -> bool:
     """Tell whether all tests are asked for. Not so with a path, and with an option that leaves tests out."""
-    option = config.option
-    some = [option.keyword, option.deselect, option.ignore, option.ignore_glob, option.lf, option.stepwise]
-    default_marks = option.markexpr in config.getini("addopts")
-    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and default_marks and not any(some)
+    names = ("keyword", "deselect", "ignore", "ignore_glob", "lf", "stepwise")
+    leaves_out = any(config.getoption(name, default=None) for name in names)  # a plugin may be switched off
+    other_marks = config.getoption("markexpr") not in config.getini("addopts")
+    return config.args_source is config.ArgsSource.TESTPATHS and not (leaves_out or other_marks)
 
 
 def pytest_configure_node(node: Any) -> None:
