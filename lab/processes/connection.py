@@ -85,12 +85,13 @@ class Connection:
         *,
         environment: Mapping[str, str],
         folder: Path,
+        path: Sequence[str] | None = None,
         pinned: bool = False,
     ) -> Process:
         """Start `celery -A app worker arguments…`, and return it when it is ready.
 
-        `name` gets a number if it is taken. `folder` is where it runs. `pinned`: it stays when this
-        connection closes. Raises `SandboxError` with the end of its log if it does not start.
+        `name` gets a number if it is taken. `folder` is where it runs. `path`: folders to import
+        from instead of this project. `pinned`: it stays when this connection closes. Raises `SandboxError` with the end of its log if it does not start.
         """
         answer = self._ask(
             "start_worker",
@@ -100,6 +101,7 @@ class Connection:
             env=dict(environment),
             cwd=str(folder),
             pinned=pinned,
+            **({} if path is None else {"path": list(path)}),
         )
         return Process.of(answer["worker"])
 

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from lab.processes.folder import Busy, remove_folder, take_folder
 from lab.processes.watchdog import Watchdog, kill_group
-from lab.processes.worker import preload, run_mail_server, run_worker
+from lab.processes.worker import READ_AT_START, preload, run_in_new_program, run_mail_server, run_worker
 
 GRACE_SECONDS = 15.0
 SERVER_START_SECONDS = 10.0
@@ -152,13 +152,16 @@ class Supervisor:
 
     def _become_worker(self, name: str, request: dict[str, Any], out: int, tell: int) -> NoReturn:
         self._become_child(out)
+        must_start_anew = any(os.environ.get(name) != request["env"].get(name) for name in READ_AT_START)
         os.environ.clear()
         os.environ.update(request["env"])
         # A worker that is killed leaves temporary files. They go with the sandbox's folder.
         os.environ["TMPDIR"] = tempfile.tempdir = str(self.folder / "tmp")
         os.chdir(request["cwd"])
-        hostname = name if "@" in name else f"{name}@%h"
-        os._exit(run_worker(request["app"], [*request["arguments"], "--hostname", hostname], tell))
+        request["arguments"] += ["--hostname", name if "@" in name else f"{name}@%h"]
+        if must_start_anew:
+            run_in_new_program(request, tell)
+        os._exit(run_worker(request, tell))
 
     def _become_child(self, out: int) -> None:
         """In a forked child: write to the log `out`, and let go of what belongs to the supervisor."""
@@ -167,7 +170,7 @@ class Supervisor:
         os.dup2(out, 1)
         os.dup2(out, 2)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
         self.selector.close()
         self.listener.close()

@@ -2,12 +2,18 @@
 
 import gc
 import importlib
+import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
+PROJECT = Path(__file__).parents[2]
 SUBSCRIBED_AFTER_SECONDS = 0.03
+
+# Variables that a program reads once, at its start: a forked worker would go on with the supervisor's.
+READ_AT_START = ("REMAP_SIGTERM", "TZ")
 
 # A table and not import statements: a linter removes imports that look unused.
 PRELOADED = (
@@ -40,11 +46,25 @@ def preload() -> None:
     gc.freeze()
 
 
-def run_worker(app_name: str, arguments: list[str], tell: int) -> int:
-    """Run `celery -A app_name worker arguments…` in this process. Return its exit code.
+def run_in_new_program(request: dict[str, Any], tell: int) -> NoReturn:
+    """Replace this process by a new one that runs the worker. It takes a second, for all is imported anew."""
+    os.set_inheritable(tell, True)
+    # Everybody sees the words of a command line: the environment, with its passwords, is not among them.
+    shown = json.dumps({key: request[key] for key in ("app", "arguments", "path") if key in request})
+    command = [sys.executable, "-m", "lab.processes.worker", shown, str(tell)]
+    os.execv(sys.executable, command)  # noqa: S606 - our own command
 
-    Writes one byte to the descriptor `tell` when the worker is ready.
+
+def run_worker(request: dict[str, Any], tell: int) -> int:
+    """Run `celery -A app worker arguments…` in this process. Return its exit code.
+
+    `request`: the `app`, the `arguments`, and by choice the `path`: folders for imports instead of this
+    project. Writes one byte to the descriptor `tell` when the worker is ready.
     """
+    if "path" in request:
+        sys.path[:] = [*request["path"], *(entry for entry in sys.path if Path(entry).resolve() != PROJECT)]
+    # Where children of the pool are spawned, each of them imports the main module. That is the supervisor.
+    sys.modules["__main__"] = ModuleType("__main__")
     import click
     from celery.app.utils import find_app
     from celery.bin.base import CLIContext
@@ -62,8 +82,8 @@ def run_worker(app_name: str, arguments: list[str], tell: int) -> int:
 
     worker_ready.connect(say_ready, weak=False)
     try:
-        context = CLIContext(app=find_app(app_name), no_color=True, workdir=None, quiet=False)
-        worker.main(arguments, prog_name="celery worker", obj=context, standalone_mode=False)
+        context = CLIContext(app=find_app(request["app"]), no_color=True, workdir=None, quiet=False)
+        worker.main(request["arguments"], prog_name="celery worker", obj=context, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -89,3 +109,7 @@ def run_mail_server(folder: Path) -> int:
 
     serve(folder)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_worker(json.loads(sys.argv[1]), int(sys.argv[2])))
