@@ -152,7 +152,7 @@ class Sandbox:
             raise
         try:
             status = self.connection.status()
-            self.is_new = status.connections == 1 and not status.workers and not status.pinned
+            self.is_new = status.programs == 1 and not status.workers and not status.pinned
             if self._has_broker:
                 server = status.broker or self.connection.start_server()
                 self._broker = Broker(self.connection, self.folder, server)

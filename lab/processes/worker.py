@@ -3,11 +3,16 @@
 import gc
 import importlib
 import os
-import sys
+import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from lab.processes.watchdog import end_with
+from lab.processes.wire import StartWorker
+
 SUBSCRIBED_AFTER_SECONDS = 0.03
+START_SECONDS = 30  # a worker whose broker does not answer would go on trying for minutes
 
 # A table and not import statements: a linter removes imports that look unused.
 PRELOADED = (
@@ -40,52 +45,53 @@ def preload() -> None:
     gc.freeze()
 
 
-def run_worker(app_name: str, arguments: list[str], tell: int) -> int:
-    """Run `celery -A app_name worker arguments…` in this process. Return its exit code.
+def run_worker(order: StartWorker, name: str, tmp: Path, tell: int) -> None:
+    """Run the worker that is ordered, with the node name `name`, until it ends.
 
-    Writes one byte to the descriptor `tell` when the worker is ready.
+    Writes one byte to the descriptor `tell` when it is ready. It has `START_SECONDS` for that.
     """
-    import click
     from celery.app.utils import find_app
     from celery.bin.base import CLIContext
     from celery.bin.worker import worker
-    from celery.signals import worker_ready
 
-    def tell_keeper() -> None:
+    os.environ.clear()
+    os.environ.update(order.environment)
+    # A worker that is killed leaves temporary files. They go with the sandbox's folder.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(tmp)
+    os.chdir(order.folder)
+    signal.alarm(START_SECONDS)  # it ends the process
+    _watch_worker(tell)
+    hostname = name if "@" in name else f"{name}@%h"
+    context = CLIContext(app=find_app(order.app), no_color=True, workdir=None, quiet=False)
+    worker.main([*order.arguments, "--hostname", hostname], prog_name="celery worker", obj=context)
+
+
+def _watch_worker(tell: int) -> None:
+    """See that the supervisor is told when the worker is ready, and that its pool children end with it."""
+    from celery.signals import worker_process_init, worker_ready
+
+    main_process = os.getpid()
+
+    def say_ready() -> None:
+        signal.alarm(0)
         os.write(tell, b"1")
         os.close(tell)
 
-    def say_ready(sender: Any, **_: object) -> None:
+    def when_ready(sender: Any, **_: object) -> None:
         # At this signal the worker has not subscribed to remote commands yet. It does so in the first round
         # of its event loop, and a command that comes together with the confirmation waits for the next one.
-        sender.timer.call_after(SUBSCRIBED_AFTER_SECONDS, tell_keeper)
+        sender.timer.call_after(SUBSCRIBED_AFTER_SECONDS, say_ready)
 
-    worker_ready.connect(say_ready, weak=False)
-    try:
-        context = CLIContext(app=find_app(app_name), no_color=True, workdir=None, quiet=False)
-        worker.main(arguments, prog_name="celery worker", obj=context, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    except SystemExit as done:
-        if isinstance(done.code, str):
-            print(done.code, file=sys.stderr)
-        return done.code if isinstance(done.code, int) else 1
-    except BaseException:  # noqa: BLE001
-        # The last stop before os._exit: without this, the traceback would be lost.
-        sys.excepthook(*sys.exc_info())
-        return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return 0
+    def when_pool_child_begins(**_: object) -> None:
+        if os.getpid() != main_process:  # the pool solo calls its only process a child
+            end_with(main_process)
+
+    worker_ready.connect(when_ready, weak=False)
+    worker_process_init.connect(when_pool_child_begins, weak=False)
 
 
-def run_mail_server(folder: Path) -> int:
-    """Serve mail on a socket in `folder` until SIGTERM. Return the exit code."""
+def run_mail_server(folder: Path) -> None:
+    """Serve mail on a socket in `folder` until SIGTERM."""
     from lab.mail_server import serve
 
     serve(folder)
-    return 0
