@@ -76,10 +76,11 @@ def up(broker_only: bool, concurrency: int) -> None:
 @learn.command()
 def down() -> None:
     """Stop the sandbox: all its workers and the broker. Queued tasks are gone."""
-    from lab.sandbox import connect
+    from lab.sandbox import connect, remove_what_is_left
 
     connection = connect(settings.sandbox_folder)
     if connection is None:
+        remove_what_is_left(settings.sandbox_folder)
         click.echo("No sandbox runs.")
         return
     connection.stop()

@@ -10,7 +10,7 @@ the last program that uses it.
 """
 
 import os
-import shutil
+import secrets
 import signal
 import sys
 import tempfile
@@ -22,9 +22,10 @@ from typing import Self
 import redis
 
 from lab.processes.connection import Connection, Process, SandboxError, connect, join
+from lab.processes.folder import remove_what_is_left
 from settings import BROKER_DATABASE, RESULT_DATABASE, ROOT, settings, socket_url, without_password
 
-__all__ = ["Broker", "Sandbox", "SandboxError", "Worker", "connect", "join"]
+__all__ = ["Broker", "Sandbox", "SandboxError", "Worker", "connect", "join", "remove_what_is_left"]
 
 
 class _Process:
@@ -141,15 +142,11 @@ class Sandbox:
     def open(self) -> None:
         """Join the sandbox, or start it, and start the worker."""
         self._has_broker = settings.uses_sandbox or not self._shared
-        if not self._has_broker:
-            self.folder = Path(tempfile.mkdtemp(prefix="learn-celery-"))
+        if not self._has_broker:  # the workers of this program alone: a folder that nobody shares
+            name = f"learn-celery-{os.getuid()}-{secrets.token_hex(5)}"
+            self.folder = Path(tempfile.gettempdir()) / name
         logs = settings.state_dir / "logs" if self._shared else None
-        try:
-            self.connection = join(self.folder, logs, with_server=self._has_broker)
-        except SandboxError:
-            if not self._has_broker:
-                shutil.rmtree(self.folder, ignore_errors=True)
-            raise
+        self.connection = join(self.folder, logs, with_server=self._has_broker)
         try:
             status = self.connection.status()
             self.is_new = status.programs == 1 and not status.workers and not status.pinned

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from lab.processes.log import open_log
 from lab.processes.watchdog import Watchdog, end_with, kill_group
 from lab.processes.wire import Process
 
@@ -88,11 +89,6 @@ class Children:
             kill_group(pid, signal.SIGKILL)
         for pid in self.alive:
             os.waitpid(pid, 0)
-
-
-def open_log(log: Path) -> int:
-    """Return a descriptor of a new, empty log file."""
-    return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
 
 
 def make_group(pid: int) -> None:

@@ -195,4 +195,4 @@ def _reason(answer: Message, supervisor: subprocess.Popen[bytes]) -> str:
     if answer is not ENDED and isinstance(answer, Failed):
         return answer.reason
     assert supervisor.stderr
-    return supervisor.stderr.read().decode(errors="replace").strip()
+    return supervisor.stderr.read().decode(errors="replace").strip() or "Its supervisor was killed."

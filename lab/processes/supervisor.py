@@ -21,8 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from lab.processes.children import SIGNALS, Children, open_log
+from lab.processes.children import SIGNALS, Children
 from lab.processes.folder import CONTROL_SOCKET, Taken, remove_folder, take_folder
+from lab.processes.log import open_log, why
 from lab.processes.server import answers, run_server
 from lab.processes.watchdog import Watchdog, kill_group
 from lab.processes.wire import (
@@ -84,6 +85,7 @@ class Supervisor:
         self.programs: list[Program] = []
         self.owners: dict[int, Program] = {}  # for whom a worker runs, by the worker's process id
         self.waiting: list[tuple[int, Program]] = []  # who waits for the end of which process
+        self.preloading = preload()
         self.pinned = False
         self.stopping = False
         self.selector = selectors.DefaultSelector()
@@ -100,7 +102,6 @@ class Supervisor:
         self.listener.bind(str(self.folder / CONTROL_SOCKET))
         self.listener.listen(64)
         self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
-        preload()
         if self.with_broker:
             self._wait_for_server(broker)
         # Until here, the program that starts us reads what is printed.
@@ -109,7 +110,8 @@ class Supervisor:
     def serve(self) -> None:
         """Answer until told to stop, or until the last program has left."""
         while not self.stopping:
-            for key, _ in self.selector.select():
+            imported = next(self.preloading, None)
+            for key, _ in self.selector.select(0 if imported else None):
                 key.data()
 
     def stop(self) -> None:
@@ -145,11 +147,13 @@ class Supervisor:
             self._reap()
             if server.pid not in self.children.alive or time.monotonic() > deadline:
                 kill_group(server.pid, signal.SIGKILL)
-                raise RuntimeError(f"The {server.name} did not start.\n{tail(server.log)}")
+                raise RuntimeError(f"The server {server.name} did not start. {why(server.log, self.folder)}")
             time.sleep(0.002)
 
     def _start_worker(self, order: StartWorker, program: Program) -> None:
         """Fork a Celery worker. The program gets the answer when the worker is ready, or has failed."""
+        for _ in self.preloading:
+            pass  # a worker that is forked before would import all that itself
         name = self._free_name(order.name)
         reader, tell = os.pipe()
         ready = os.fdopen(reader, "rb")
@@ -167,8 +171,8 @@ class Supervisor:
         self.selector.unregister(ready)
         with ready:
             is_ready = ready.read(1)  # empty: it has ended before
-        failed = Failed(f"The worker {worker.name} did not start.\n{tail(worker.log)}")
-        program.tell(worker if is_ready else failed)
+        reason = f"The worker {worker.name} did not start. {why(worker.log, self.folder)}"
+        program.tell(worker if is_ready else Failed(reason))
 
     def _free_name(self, wanted: str) -> str:
         """Return `wanted`, or `wanted-2` and so on: two workers with one name would answer for each other."""
@@ -299,12 +303,6 @@ class Supervisor:
         program.link.close()
         for pid in [pid for pid, owner in self.owners.items() if owner is program]:
             os.kill(pid, signal.SIGTERM)  # others still use the broker: finish the running tasks
-
-
-def tail(log: Path, lines: int = 15) -> str:
-    """Return the last lines of a log file, with its path."""
-    text = log.read_text(errors="replace").strip().splitlines()[-lines:] if log.exists() else []
-    return "\n".join([f"The last lines of {log}:", *(f"  {line}" for line in text or ["(empty)"])])
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import importlib
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,11 @@ PRELOADED = (
 )
 
 
-def preload() -> None:
-    """Import what every worker needs, so that a forked one has it."""
+def preload() -> Iterator[str]:
+    """Import what every worker needs, so that a forked one has it. Give the name of each module after it."""
     for name in PRELOADED:
         importlib.import_module(name)
+        yield name
     # The garbage collector then leaves these objects alone: a worker that starts need not copy their memory.
     gc.freeze()
 
