@@ -20,6 +20,8 @@ from types import TracebackType
 from typing import Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from lab.processes.connection import Connection, Process, SandboxError, connect, join
 from lab.processes.folder import remove_what_is_left
@@ -89,6 +91,23 @@ class Broker(_Process):
     def client(self, database: int = BROKER_DATABASE) -> redis.Redis:
         """Return a Redis client for one database of the server."""
         return redis.Redis(unix_socket_path=str(self.socket), db=database)
+
+    def require_ready(self) -> None:
+        """Raise `SandboxError` if it does not answer within a second, or has no memory to take a message."""
+        once = Retry(NoBackoff(), 0)
+        client = redis.Redis(unix_socket_path=str(self.socket), socket_timeout=1, retry=once)
+        try:
+            client.set("learn-ready", "", px=1)  # gone after a millisecond
+        except redis.OutOfMemoryError as error:
+            raise SandboxError(
+                f"The broker at {self.url} has no memory left ({error}). It takes no message, and keeps what "
+                "it has. Give it memory: lab.faults.make_room(sandbox.broker)"
+            ) from error
+        except redis.RedisError as error:
+            raise SandboxError(
+                f"The broker at {self.url} does not answer ({error}). If it was frozen on purpose: "
+                "sandbox.broker.thaw(). To begin anew, without what is queued: ./learn down"
+            ) from error
 
     def start(self) -> None:
         """Start it again, empty: it keeps nothing on disk."""
@@ -200,8 +219,10 @@ class Sandbox:
         `concurrency`, `pool`, `profile`: where they are not the sandbox's.
         `options`: more options of `celery worker`.
         `pinned`: it stays when this program ends.
-        Raises `SandboxError` with the end of the worker's log.
+        Raises `SandboxError` with the end of the worker's log, or if the sandbox's broker takes no messages.
         """
+        if self._broker:  # without it, the worker would wait for it
+            self._broker.require_ready()
         environment = os.environ | {
             "CELERY_PROFILE": profile or self._profile,
             "SANDBOX_DIR": str(self.folder),

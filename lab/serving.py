@@ -24,7 +24,8 @@ def served(queues: Sequence[str], concurrency: int = 2) -> Iterator[Sandbox]:
     """Have `queues` served for the time of a block, and say by whom.
 
     Uses the workers that serve them. For queues that nobody serves, starts a worker for the block.
-    Raises `SandboxError` if it does not start, and `SystemExit` if a broker of the user does not answer.
+    Raises `SandboxError` if the sandbox or the worker does not start, and `SystemExit` if a broker of the
+    user does not answer.
     """
     if not settings.uses_sandbox:
         require_broker()
@@ -32,7 +33,8 @@ def served(queues: Sequence[str], concurrency: int = 2) -> Iterator[Sandbox]:
         sandbox = Sandbox(concurrency=concurrency)
         sandbox.open()
     try:
-        require_broker()  # it may be frozen
+        if settings.uses_sandbox:
+            sandbox.broker.require_ready()  # it may be frozen, or full
         found = {} if sandbox.is_new and settings.uses_sandbox else queues_served()
         missing = [queue for queue in queues if queue not in found]
         if missing:

@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 from kombu.exceptions import OperationalError
 
 from lab import console
-from lab.sandbox import SandboxError
 from lab.serving import served
 
 Function = TypeVar("Function", bound=Callable[[], Any])
@@ -73,12 +72,11 @@ class Story:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave the sandbox in good order
         try:
             self.tell()
-        except KeyboardInterrupt:
-            console.fail("interrupted")
-            sys.exit(130)
-        except (SandboxError, OperationalError, StepFailed) as error:
-            console.fail(str(error))
-            sys.exit(1)
+        except BaseException as error:
+            code = console.explain(error)
+            if code is None:
+                raise
+            sys.exit(code)
 
     def tell(self) -> None:
         """Run all steps. Raises `StepFailed` at the first one that does not do what it says."""
@@ -108,7 +106,7 @@ class Story:
             raise StepFailed(f"Step {number} ({step.title}) gave {value!r}; expected {expected}.")
 
 
-class StepFailed(Exception):
+class StepFailed(ValueError):
     """A step of a story did not do what its text says."""
 
 
