@@ -10,10 +10,8 @@ the last program that uses it.
 """
 
 import os
-import secrets
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -127,7 +125,7 @@ class Sandbox:
     `pool`: prefork, threads or solo. `profile`: reliable, fast or drill (see celery_app.py).
     `folder`: another sandbox, apart from the shared one.
 
-    Where CELERY_BROKER_URL names a server, that server is used and no broker is started.
+    Where CELERY_BROKER_URL names a server, that server is used, and the sandbox has no broker of its own.
     Raises `SandboxError` if the broker or the worker does not start.
     """
 
@@ -161,11 +159,8 @@ class Sandbox:
     def open(self) -> None:
         """Join the sandbox, or start it, and start the worker."""
         self._has_broker = settings.uses_sandbox or not self._shared
-        if not self._has_broker:  # the workers of this program alone: a folder that nobody shares
-            name = f"learn-celery-{os.getuid()}-{secrets.token_hex(5)}"
-            self.folder = Path(tempfile.gettempdir()) / name
         logs = settings.state_dir / "logs" if self._shared else None
-        self.connection = join(self.folder, logs, with_server=self._has_broker)
+        self.connection = join(self.folder, logs, with_broker=self._has_broker)
         try:
             status = self.connection.status()
             self.is_new = status.programs == 1 and not status.workers and not status.pinned
@@ -181,10 +176,15 @@ class Sandbox:
     def close(self) -> None:
         """End the worker. If nobody else uses the sandbox, the broker ends too."""
         module = sys.modules.get("celery_app")
-        if module and module.app.conf.result_backend == socket_url(self.folder, RESULT_DATABASE):
-            # Results that this program still holds would complain at its exit that the broker is gone.
+        if module and module.app.conf.result_backend == self._result_backend:
+            # Results that this program still holds would complain at its exit that they cannot unsubscribe.
             module.app.backend.result_consumer.subscribed_to.clear()
         self.connection.close()
+
+    @property
+    def _result_backend(self) -> str:
+        own = socket_url(self.folder, RESULT_DATABASE)
+        return own if self._has_broker else settings.result_backend
 
     @property
     def broker(self) -> Broker:
@@ -224,11 +224,11 @@ class Sandbox:
         if self._broker:  # without it, the worker would wait for it
             self._broker.require_ready()
         environment = os.environ | {
+            "CELERY_BROKER_URL": "" if self._has_broker else settings.broker_url,
+            "CELERY_RESULT_BACKEND": "" if self._has_broker else settings.result_backend,
             "CELERY_PROFILE": profile or self._profile,
             "SANDBOX_DIR": str(self.folder),
         }
-        if self._has_broker:
-            environment |= {"CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": ""}
         arguments = [
             *("--queues", ",".join(queues), "--loglevel", "INFO", "--without-mingle"),
             *("--concurrency", str(concurrency or self._concurrency), "--pool", pool or self._pool),

@@ -142,7 +142,7 @@ def connect(folder: Path) -> Connection | None:
     return connection
 
 
-def join(folder: Path, logs: Path | None = None, with_server: bool = True) -> Connection:
+def join(folder: Path, logs: Path | None = None, with_broker: bool = True) -> Connection:
     """Return a connection to the sandbox in `folder`; start it first if it does not run.
 
     Raises `SandboxError` if it cannot start.
@@ -154,13 +154,13 @@ def join(folder: Path, logs: Path | None = None, with_server: bool = True) -> Co
         )
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        if connection := connect(folder) or _start(folder, logs or folder / "logs", with_server):
+        if connection := connect(folder) or _start(folder, logs or folder / "logs", with_broker):
             return connection
         time.sleep(0.02)  # another program is starting or ending it at this moment
     raise SandboxError(f"The sandbox in {folder} did not start within {START_SECONDS:.0f} seconds.")
 
 
-def _start(folder: Path, logs: Path, with_server: bool) -> Connection | None:
+def _start(folder: Path, logs: Path, with_broker: bool) -> Connection | None:
     """Start a supervisor, and return the connection to it, or None if another one has the folder.
 
     It has this connection from its first moment on: if this program is killed, it ends.
@@ -168,7 +168,7 @@ def _start(folder: Path, logs: Path, with_server: bool) -> Connection | None:
     ours, its = socket.socketpair()
     module = ("-m", "lab.processes.supervisor")
     supervisor = subprocess.Popen(
-        [sys.executable, *module, str(folder), str(logs), "server" if with_server else "-"],
+        [sys.executable, *module, str(folder), str(logs), "broker" if with_broker else "-"],
         cwd=ROOT,
         stdin=its.fileno(),
         stdout=subprocess.DEVNULL,

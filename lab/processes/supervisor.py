@@ -75,15 +75,15 @@ class Program:
 class Supervisor:
     """Serves one sandbox folder until nobody uses it."""
 
-    def __init__(self, folder: Path, logs: Path, with_broker: bool, lock: int, watchdog: Watchdog) -> None:
+    def __init__(self, folder: Path, logs: Path, lock: int, watchdog: Watchdog) -> None:
         self.folder = folder
         self.logs = logs
-        self.with_broker = with_broker
         self.lock = lock
         self.watchdog = watchdog
         self.children = Children(logs, watchdog, self._let_go)
         self.programs: list[Program] = []
         self.owners: dict[int, Program] = {}  # for whom a worker runs, by the worker's process id
+        self.guests: set[int] = set()  # workers that use a broker of the user
         self.waiting: list[tuple[int, Program]] = []  # who waits for the end of which process
         self.preloading = preload()
         self.pinned = False
@@ -92,17 +92,16 @@ class Supervisor:
         self.listener = socket.socket(socket.AF_UNIX)
         self._listen_for_signals()
 
-    def open(self) -> None:
-        """Start what each sandbox has. Raises `OSError` and `RuntimeError` if a part does not start."""
+    def open(self, with_broker: bool) -> None:
+        """Start what a sandbox has. Raises `OSError` and `RuntimeError` if a part does not start."""
         (self.folder / "tmp").mkdir(exist_ok=True)
         self.logs.mkdir(parents=True, exist_ok=True)
-        if self.with_broker:
-            broker = self._spawn_server(BROKER)
-            self.children.start("mail server", "mail", lambda: run_mail_server(self.folder))
+        broker = self._spawn_server(BROKER) if with_broker else None
+        self.children.start("mail server", "mail", lambda: run_mail_server(self.folder))
         self.listener.bind(str(self.folder / CONTROL_SOCKET))
         self.listener.listen(64)
         self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
-        if self.with_broker:
+        if broker:
             self._wait_for_server(broker)
         # Until here, the program that starts us reads what is printed.
         os.dup2(open_log(self.logs / "supervisor.log"), 2)
@@ -121,8 +120,7 @@ class Supervisor:
     def clean_up(self) -> None:
         """End what is left, remove the folder."""
         self.listener.close()
-        if not self.with_broker:  # it is somebody else's: let the workers give back what they have taken
-            self._end_workers_in_good_order()
+        self._end_guests()
         self.children.kill_all()
         remove_folder(self.folder)
         self.watchdog.dismiss()
@@ -165,6 +163,8 @@ class Supervisor:
             os.close(tell)
         if not order.pinned:
             self.owners[worker.pid] = program
+        if order.environment.get("CELERY_BROKER_URL"):
+            self.guests.add(worker.pid)
         self.selector.register(ready, selectors.EVENT_READ, partial(self._report, worker, ready, program))
 
     def _report(self, worker: Process, ready: BinaryIO, program: Program) -> None:
@@ -191,11 +191,12 @@ class Supervisor:
             os.kill(request.pid, number)
         return None
 
-    def _end_workers_in_good_order(self) -> None:
-        for worker in self.children.of("worker"):
-            os.kill(worker.pid, signal.SIGTERM)
+    def _end_guests(self) -> None:
+        """End workers whose broker is not ours, and stays: they give back what they have taken."""
+        for pid in self.guests:
+            os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + GRACE_SECONDS
-        while self.children.alive and time.monotonic() < deadline:
+        while self.guests and time.monotonic() < deadline:
             self._reap()
             time.sleep(0.05)
 
@@ -205,6 +206,7 @@ class Supervisor:
             if ended == self.watchdog.pid:
                 self.stop()  # nobody would clean up after us: better stop in good order
             self.owners.pop(ended, None)
+            self.guests.discard(ended)
             for program in [program for pid, program in self.waiting if pid == ended]:
                 program.tell(Ended())
             self.waiting = [entry for entry in self.waiting if entry[0] != ended]
@@ -307,7 +309,7 @@ class Supervisor:
 
 def main() -> None:
     """Serve the folder named on the command line."""
-    folder, logs, with_broker = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "server"
+    folder, logs, with_broker = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "broker"
     if os.fork():
         os._exit(0)  # the program that started us need not wait for our end
     first = Program(socket.socket(fileno=os.dup(0)))
@@ -321,10 +323,10 @@ def main() -> None:
     except OSError as error:
         first.tell(Failed(str(error)))
         return
-    supervisor = Supervisor(folder, logs, with_broker, lock, watchdog)
+    supervisor = Supervisor(folder, logs, lock, watchdog)
     supervisor.welcome(first)
     try:
-        supervisor.open()
+        supervisor.open(with_broker)
     except (OSError, RuntimeError) as error:
         supervisor.clean_up()
         first.tell(Failed(str(error)))
