@@ -1,6 +1,8 @@
 """How programs of this project speak: one small set of styles, readable without colour."""
 
 import io
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,6 +38,44 @@ def result(value: Any) -> None:
 def fail(text: str) -> None:
     """Tell what went wrong; on standard error."""
     err.print(f"[red]Error:[/] {escape(text)}")
+
+
+def explain(error: BaseException) -> int | None:
+    """Tell in one line why a program ends with `error`, and return its exit code.
+
+    Returns None, and tells nothing, of an error that is a fault of the program itself: raise it, with its
+    traceback. The same for an exit that has its code already.
+    """
+    if isinstance(error, BrokenPipeError):  # whoever read the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(error, KeyboardInterrupt):
+        fail("interrupted")
+        return 130
+    if text := _what_its_user_can_mend(error):
+        fail(text)
+        return 1
+    return None
+
+
+def _what_its_user_can_mend(error: BaseException) -> str | None:
+    # Late: programs that end well need none of it.
+    from kombu.exceptions import OperationalError
+    from redis import RedisError
+
+    from celery_app import broker_trouble
+    from lab.processes.connection import SandboxError
+
+    match error:
+        case SystemExit():
+            return error.code if isinstance(error.code, str) else None
+        case RedisError():
+            return broker_trouble(error)
+        case SandboxError() | OperationalError() | ValueError() | OSError():  # TimeoutError is an OSError
+            return str(error)
+        case TypeError():  # of a canvas that was typed
+            return str(error)
+    return None
 
 
 @contextmanager

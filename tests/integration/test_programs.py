@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lab.sandbox import Sandbox
 from settings import ROOT
 from tests.waiting import wait_for
 
@@ -73,6 +74,15 @@ def test_an_example_uses_the_worker_that_is_there_and_says_so(folder: Path) -> N
     finally:
         assert run(folder, "./learn", "down").stdout == "The sandbox has ended.\n"
     assert run(folder, "./learn", "status").returncode == 1
+
+
+def test_all_works_on_a_broker_of_the_user_and_mail_arrives(sandbox: Sandbox, folder: Path) -> None:
+    # To the tour this is a server of somebody else: its own sandbox is in another folder, without a broker.
+    url, backend = sandbox.broker.url, sandbox.broker.result_backend
+    tour = run(folder, "./learn", CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=backend)
+    assert (tour.returncode, tour.stderr) == (0, "")
+    assert f"Broker: {url}. This program uses a worker of its own" in tour.stdout
+    assert "-> to boss@example.com: Sales 2026-05, with [" in tour.stdout
 
 
 # --- the scripts ---

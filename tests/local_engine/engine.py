@@ -171,7 +171,7 @@ class Server(Container):
 
     def _launch(self) -> Process:
         _, *arguments = self._command
-        return self._connection.start_another_server(self.attrs["Config"]["Hostname"], arguments)
+        return self._connection.start_server(self.attrs["Config"]["Hostname"], arguments)
 
 
 class Worker(Container):
