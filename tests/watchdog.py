@@ -16,12 +16,17 @@ GIVE_UP_SECONDS = 60
 
 
 def programs_of(room: str) -> list[psutil.Process]:
-    """Return the living processes whose environment names this room, or a room in it."""
+    """Return the living processes whose environment names this room, or a room in it.
+
+    A server writes its socket over its environment, where the system keeps that.
+    """
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             mark = process.environ().get("LEARN_TEST_ROOM", "")
-            if f"{mark}/".startswith(f"{room}/") and process.status() != psutil.STATUS_ZOMBIE:
+            is_server = any(f"unixsocket:{room}/" in word for word in process.cmdline())
+            is_marked = f"{mark}/".startswith(f"{room}/")
+            if (is_marked or is_server) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 
