@@ -185,8 +185,6 @@ def _resized(image: Image.Image, step: Resize) -> Image.Image:
         width = step.width or max(1, round(image.width * (step.height or 0) / image.height))
         height = step.height or max(1, round(image.height * width / image.width))
     check_size(width, height)
-    if height < image.height:  # Pillow begins with the width: a high image made wide and flat would fill
-        image = image.resize((image.width, height), Image.Resampling.LANCZOS)  # the memory on the way
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 

@@ -60,6 +60,12 @@ WITHOUT_PATHS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def tasks() -> None:
+    """Import the modules of all tasks, as a worker does."""
+    app.loader.import_default_modules()
+
+
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder that holds the data folder, the state folder and a file that is nobody's business."""
@@ -92,7 +98,6 @@ NAMES = [
 
 
 def test_each_task_is_in_one_of_the_tables() -> None:
-    app.loader.import_default_modules()
     ours = {name for name, task in app.tasks.items() if task.__module__.startswith("tasks.")}
     assert set(WITH_PATHS) | WITHOUT_PATHS == ours
     assert not set(WITH_PATHS) & WITHOUT_PATHS
