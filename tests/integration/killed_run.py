@@ -26,7 +26,7 @@ def test_that_does_not_end(sandbox: Sandbox, number: int) -> None:
     result.forget()
     stays = Sandbox(folder=room / "stays")
     stays.open()
-    stays.connection.ask("pin")
+    stays.connection.pin()
     subprocess.Popen(["sh", "-c", IGNORES_ALL_BUT_KILL], start_new_session=True)
     tempfile.mkdtemp(prefix="learn-")
     (Path(os.environ["KILLED_RUN"]) / f"{os.getpid()}.up").write_text(str(room))
