@@ -1,6 +1,8 @@
 """A test run leaves nothing behind, however it ends and however it was started."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import psutil
 import pytest
 
 from settings import ROOT
-from tests.waiting import processes_of, wait_for
+from tests.waiting import processes_of, wait_for, wait_until_gone
 
 ENDLESS = "tests/integration/killed_run.py"
 SECONDS_TO_START = 90.0  # on a busy machine
@@ -114,3 +116,52 @@ def test_programs_start_with_the_default_signals_in_a_run_that_ignores_them() ->
     of_the_run, of_its_programs = run.stdout.splitlines()
     assert of_the_run == "False"  # Ctrl-C is still not for it
     assert of_its_programs == "['SIGPIPE', 'SIGXFSZ']"  # Python's own choice
+
+
+@pytest.mark.parametrize("command", ["./learn", "./learn example basic", "./start_worker.sh"])
+def test_nothing_is_left_of_a_program_that_was_started_with_signals_ignored(
+    folder: Path, command: str
+) -> None:
+    program = subprocess.Popen(
+        ["sh", "-c", f"trap '' INT QUIT HUP; exec {command}"],
+        cwd=ROOT,
+        env=os.environ | {"SANDBOX_DIR": str(folder)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait_for("the sandbox runs", (folder / "control.sock").exists, SECONDS_TO_START)
+    program.terminate()
+    program.wait(timeout=30)
+    wait_until_gone(folder)
+
+
+COUNTS_RUNS = """
+import json, pytest, tests.conftest
+tests.conftest.COUNTS.write_text("{}")
+for arguments in json.loads(input()):
+    print(pytest.main(["--collect-only", "-qq", *arguments]).name, flush=True)
+"""
+PARTS = [
+    *(["--lf"], ["-k", "paths"], ["-m", "slow"], ["--sw"], ["--deselect", "tests/unit/test_mail.py"]),
+    *(["--ignore", "tests/unit/test_mail.py"], ["tests/unit/test_paths.py"], ["tests/unit"]),
+]
+WHOLES = [[], ["--ff"], ["-p", "no:cacheprovider"], ["-x"]]
+
+
+def test_only_a_whole_run_is_counted(copy: Path) -> None:
+    for unneeded in ("browser", "claims", "docs", "integration", "notebooks"):
+        shutil.rmtree(copy / "tests" / unneeded)
+    run = subprocess.run(
+        [copy / ".venv/bin/python", "-c", COUNTS_RUNS],
+        cwd=copy,
+        input=json.dumps([*PARTS, *WHOLES]),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    said = [line for line in run.stdout.splitlines() if line in pytest.ExitCode.__members__]
+    refused = [line == "USAGE_ERROR" for line in said]
+    assert refused == [False] * len(PARTS) + [True] * len(WHOLES), run.stdout + run.stderr
+    assert run.stderr.count("the number of tests has changed") == len(WHOLES)
