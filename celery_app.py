@@ -146,9 +146,9 @@ RELIABLE: dict[str, Any] = {
     "task_acks_late": True,
     # A killed pool child fails its task. Retry it, but not for ever: the task may be what kills the child.
     "task_retry_on_worker_lost": True,
-    # Each pool child holds one message. With the default 4, short tasks wait behind a long one.
+    # One unacknowledged message for each pool child. With the default 4, short tasks wait behind a long one.
     "worker_prefetch_multiplier": 1,
-    # Without limits, one task that hangs occupies its slot until somebody notices.
+    # Without limits, one task that hangs occupies its pool child until somebody notices.
     "task_soft_time_limit": LONGEST_TASK - 30,
     "task_time_limit": LONGEST_TASK,
     # SIGTERM waits for running tasks, however long. SIGQUIT waits this long, then gives them back to the
@@ -163,7 +163,7 @@ RELIABLE: dict[str, Any] = {
     "visibility_timeout": 3600,
 }
 
-# Fire and forget: more tasks per second, and a killed worker loses what it held.
+# Fire and forget: more tasks per second, and a killed worker loses what it had taken.
 FAST: dict[str, Any] = RELIABLE | {
     "task_acks_late": False,
     "task_retry_on_worker_lost": False,

@@ -54,16 +54,19 @@ class Children:
         return process
 
     def _become(self, run: Callable[[], None], out: int, supervisor: int) -> NoReturn:
-        code = 1
-        try:
+        def live() -> None:
+            for target in (1, 2):
+                os.dup2(out, target)
             make_group(0)
             self._watchdog.add(os.getpid())
             end_with(supervisor)
             self._let_go()
             self._watchdog.forget()
-            for source, target in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (out, 2)):
-                os.dup2(source, target)
-            code = exit_code(run)
+            run()
+
+        code = 1
+        try:
+            code = exit_code(live)
         finally:  # never back into what the supervisor was doing: its cleaning up would be done here
             os._exit(code)
 

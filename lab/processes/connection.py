@@ -100,49 +100,64 @@ class Connection:
         return answer
 
     def exchange(self, request: Message) -> Message:
-        """Send a request, and return the answer. It is `Failed` if the sandbox has ended."""
+        """Send a request, and return the answer. It is `ENDED` if the sandbox has ended."""
         try:
             self.link.sendall(request.encode())
             line = self._lines.readline()
         except ConnectionError:
             line = b""
-        return decode(line) if line else ENDED
+        try:
+            return decode(line) if line else ENDED
+        except ValueError:
+            return Failed(
+                f"A sandbox that another version of this project has started runs in {self.folder}. "
+                f"End it: pkill -f {self.folder}"
+            )
 
     def close(self) -> None:
         """Leave the sandbox. If nobody else uses it, it ends, and this waits until it has."""
         with contextlib.suppress(OSError):  # it had ended before
             self.link.shutdown(socket.SHUT_WR)
             self._wait_for_the_end()
-        self._let_go()
+        self.let_go()
 
     def stop(self) -> None:
         """End the sandbox, whoever uses it, and wait until it has ended."""
         with contextlib.suppress(OSError):
             self.link.sendall(Stop().encode())
             self._wait_for_the_end()
-        self._let_go()
+        self.let_go()
 
     def _wait_for_the_end(self) -> None:
         while self.link.recv(4096):
             pass
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Close the connection, and do not wait. Removes what is left of a sandbox that was killed."""
         self._lines.close()
         self.link.close()
         remove_what_is_left(self.folder)
 
 
 def connect(folder: Path) -> Connection | None:
-    """Return a connection to the sandbox in `folder`, or None if none runs there."""
+    """Return a connection to the sandbox in `folder`, or None if none runs there.
+
+    Raises `SandboxError` if one runs there that cannot be talked to.
+    """
     link = socket.socket(socket.AF_UNIX)
     try:
         link.connect(str(folder / CONTROL_SOCKET))
-        connection = Connection(folder, link)
-        connection.status()
-    except (FileNotFoundError, ConnectionRefusedError, SandboxError):
-        link.close()  # it is gone, or just ending
+    except (FileNotFoundError, ConnectionRefusedError):
+        link.close()
         return None
-    return connection
+    connection = Connection(folder, link)
+    answer = connection.exchange(GetStatus())
+    if isinstance(answer, Status):
+        return connection
+    connection.let_go()
+    if answer is ENDED:  # at this moment
+        return None
+    raise SandboxError(str(answer))
 
 
 def join(folder: Path, logs: Path | None = None, with_broker: bool = True) -> Connection:

@@ -127,9 +127,8 @@ class Supervisor:
 
     # --- processes ---
 
-    def _server(self, name: str, arguments: Sequence[str]) -> Process:
-        """Return the server of that name; start it first if it does not run."""
-        server = self.children.named("server", name) or self._spawn_server(name, arguments)
+    def _start_server(self, name: str, arguments: Sequence[str]) -> Process:
+        server = self._spawn_server(name, arguments)
         self._wait_for_server(server)
         return server
 
@@ -171,8 +170,11 @@ class Supervisor:
         self.selector.unregister(ready)
         with ready:
             is_ready = ready.read(1)  # empty: it has ended before
-        reason = f"The worker {worker.name} did not start. {why(worker.log, self.folder)}"
-        program.tell(worker if is_ready else Failed(reason))
+        if is_ready:
+            program.tell(worker)
+        else:
+            reason = why(worker.log, self.folder)
+            program.tell(Failed(f"The worker {worker.name} did not start. {reason}"))
 
     def _free_name(self, wanted: str) -> str:
         """Return `wanted`, or `wanted-2` and so on: two workers with one name would answer for each other."""
@@ -270,7 +272,7 @@ class Supervisor:
                 self.pinned = True
                 return self.status()
             case StartServer(name, arguments):
-                return self._server(name, arguments)
+                return self.children.named("server", name) or self._start_server(name, arguments)
             case StartWorker():
                 self._start_worker(request, program)
             case End():
@@ -297,9 +299,7 @@ class Supervisor:
         self.programs.remove(program)
         self.selector.unregister(program.link)
         if not self.programs and not self.pinned:
-            self.last_program = (
-                program  # its connection stays open until all is cleaned up: it waits for that
-            )
+            self.last_program = program  # it waits for the end: its connection stays open until then
             self.stop()
             return
         program.link.close()

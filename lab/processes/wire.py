@@ -23,12 +23,13 @@ class Message:
 
 
 def decode(line: bytes) -> Message:
-    """Return the message in a line. Raises `ValueError` if it is none."""
-    fields = json.loads(line)
+    """Return the message in a line. Raises `ValueError` if it is none that this version knows."""
     kinds = {kind.__name__: kind for kind in Message.__subclasses__()}
-    if fields.get("kind") not in kinds:
-        raise ValueError(f"kind={fields.get('kind')!r}: use one of {', '.join(kinds)}")
-    return kinds[fields.pop("kind")].of(fields)
+    try:
+        fields = json.loads(line)
+        return kinds[fields.pop("kind")].of(fields)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{line!r} is no message of this version: {error!r}") from error
 
 
 # --- Requests ------------------------------------------------------------------------------------------
@@ -134,3 +135,6 @@ class Failed(Message):
     """It could not be done."""
 
     reason: str
+
+    def __str__(self) -> str:
+        return self.reason

@@ -4,11 +4,13 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -86,6 +88,14 @@ def test_two_sandboxes_do_not_see_each_other(sandbox: Sandbox, folder: Path) -> 
         other.broker.client().set("mine", 1)
         assert sandbox.broker.client().get("mine") is None
         assert other.broker.pid != sandbox.broker.pid
+
+
+def test_the_supervisor_starts_on_the_standard_library_alone() -> None:
+    code = "import sys, lab.processes.supervisor; print(*{name.partition('.')[0] for name in sys.modules})"
+    before = subprocess.run([sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True)
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    own = set(loaded.stdout.split()) - set(before.stdout.split())
+    assert {name.decode() for name in own} - sys.stdlib_module_names == {"lab"}
 
 
 # --- shared ---
@@ -398,6 +408,21 @@ def test_a_mail_server_that_does_not_start_says_why_and_leaves_the_broker_alone(
         timeout=60,
     )
     assert program.stdout.startswith("Process(name='broker'"), program.stderr
+
+
+def test_a_sandbox_of_another_version_is_left_alone_and_told(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    with socket.create_server(str(folder / "control.sock"), family=socket.AF_UNIX) as other:
+
+        def answer() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.sendall(b'{"supervisor": 1}\n')
+
+        Thread(target=answer).start()
+        with pytest.raises(SandboxError, match=f"another version .* runs in {folder}. End it: pkill -f"):
+            Sandbox(folder=folder).open()
+    shutil.rmtree(folder)
 
 
 def test_what_a_crash_left_is_taken_over(folder: Path) -> None:

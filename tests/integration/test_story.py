@@ -97,6 +97,5 @@ def test_a_lone_worker_serves_its_queue_in_the_order_of_priorities(sandbox: Sand
     ]
     with alone:
         values = [result.get(timeout=20) for result in sent]
-    assert [value["label"] for value in sorted(values, key=lambda value: value["started"])] == list(
-        "0123456789"
-    )
+    order = [value["label"] for value in sorted(values, key=itemgetter("started"))]
+    assert order == list("0123456789")
