@@ -210,8 +210,8 @@ def unacknowledged(channel: Any, limit: int) -> Iterator[tuple[Message, float | 
     """
     seen = 0
     for entry, taken in _by_age(channel, limit):
-        seen += 1
         if entry is not None:  # None: acknowledged at this moment
+            seen += 1
             yield _taken_message(entry), max(0.0, time.time() - taken)
     if unacknowledged_total(channel) > seen:
         others = (entry for tag, entry in _taken_entries(channel) if not _has_time(channel, tag))
@@ -289,13 +289,15 @@ def _open_body(message: Message, body: str) -> tuple[list[Any], dict[str, Any], 
         raise ValueError(f"{message.content_type}, {len(body)} characters")
     if "compression" in message.headers:
         raise ValueError(f"compressed as {message.headers['compression']}")
-    encoded = message.properties.get("body_encoding") == "base64"
-    match read_json(base64.b64decode(body, validate=True) if encoded else body):
+    text = body.encode(errors="backslashreplace")
+    if message.properties.get("body_encoding") == "base64":
+        text = base64.b64decode(text, validate=True)
+    match read_json(text):
         case [list(args), dict(kwargs), dict() | None as embed]:
             return args, kwargs, embed or {}
         case {"task": _, "id": _, "args": list(args), "kwargs": dict(kwargs)} as whole:  # protocol 1
             return args, kwargs, {key: whole[key] for key in whole if key not in ("args", "kwargs")}
-    raise ValueError(f"it holds no arguments of a task: {beginning(body.encode(errors='backslashreplace'))}")
+    raise ValueError(f"it holds no arguments of a task: {beginning(text)}")
 
 
 def read_json(text: str | bytes) -> Any:

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import chain, chord, group
-from celery.result import ResultBase
+from celery import chord, group
 
 from lab.chart import chart
-from lab.diagram import diagram
 from lab.runs import Event, Run, runs_of
 from lab.sandbox import Sandbox, Worker
 from lab.timeline import Timeline
@@ -26,16 +24,14 @@ from tasks.advanced_tasks import (
     robust_task,
     summarize,
 )
-from tasks.basic_tasks import add, describe_request, greet
+from tasks.basic_tasks import add, describe_request
 from tests.helper_tasks import mark_and_wait, replace_itself
 from tests.waiting import lines, wait_for
-
-HELPERS = ["--include", "tests.helper_tasks"]
 
 
 @pytest.fixture
 def worker(sandbox: Sandbox) -> Worker:
-    return sandbox.start_worker(["basic", "advanced"], options=HELPERS)
+    return sandbox.start_worker(["basic", "advanced"], include=["tests.helper_tasks"])
 
 
 @pytest.fixture
@@ -122,12 +118,12 @@ def test_two_workers_have_a_part_of_the_chart_each(sandbox: Sandbox, timeline: T
 
 
 def test_a_redelivery_is_a_run_of_its_own(drill_sandbox: Sandbox, tmp_path: Path) -> None:
-    drill_sandbox.start_worker(["basic"], name="first", options=HELPERS)
+    drill_sandbox.start_worker(["basic"], name="first", include=["tests.helper_tasks"])
     with Timeline() as timeline:
         result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
         wait_for("it runs", lambda: [run for run in timeline.runs if run.started])
         drill_sandbox.worker.kill()
-        drill_sandbox.start_worker(["basic"], name="second", options=HELPERS)
+        drill_sandbox.start_worker(["basic"], name="second", include=["tests.helper_tasks"])
         wait_for("it runs again", lambda: len(lines(tmp_path / "runs")) == 2, seconds=30)
         (tmp_path / "release").touch()
         lost, *others = timeline.wait_for(result)  # on a slow machine it may come more than twice
@@ -135,14 +131,14 @@ def test_a_redelivery_is_a_run_of_its_own(drill_sandbox: Sandbox, tmp_path: Path
     assert all(run.redelivered and run.retries == 0 for run in others)
     assert "succeeded" in [run.outcome for run in others]
     text = timeline.text()
-    assert {"? no end seen", "D delivered again"} <= set(text.splitlines()[-2].split("  "))
-    assert text.splitlines()[-1].endswith(f"; {len(others)} delivered again.")
+    assert {"? no end seen", "D redelivered"} <= set(text.splitlines()[-2].split("  "))
+    assert text.splitlines()[-1].endswith(f"; {len(others)} redelivered.")
 
 
 def test_one_task_that_runs_twice_at_once_keeps_its_runs_apart(
     drill_sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    drill_sandbox.start_worker(["basic"], options=HELPERS)
+    drill_sandbox.start_worker(["basic"], include=["tests.helper_tasks"])
     with Timeline() as timeline:
         result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
         wait_for("it runs twice", lambda: len(lines(tmp_path / "runs")) == 2, seconds=30)
@@ -316,70 +312,3 @@ def test_learn_timeline_collects_until_ctrl_c(worker: Worker, tmp_path: Path) ->
     assert (program.returncode, errors) == (0, "")
     assert "Runs 1, tasks 1: 1 succeeded." in text
     assert "Runs 1, tasks 1" in svg.read_text()
-
-
-# --- the canvas with its states after it ran ---
-
-
-def ran(canvas: Any) -> ResultBase:
-    """Send a canvas, wait until it has run, and return its whole result."""
-    with Timeline() as timeline:
-        result: ResultBase = canvas.freeze()
-        canvas.delay()
-        timeline.wait_for(result)
-    return result
-
-
-@pytest.mark.parametrize(
-    "canvas",
-    [
-        add.s(1, 2),
-        fetch_data.s("north") | process_item.s(),
-        group(add.s(n, n) for n in range(20)),
-        chord([fetch_data.s(s) | process_item.s() for s in ("north", "south")], summarize.s()),
-        chain(chord([add.s(1, 1), add.s(2, 2)], describe_request.si()), greet.si("Ada")),
-        chain(add.s(1, 2), group(add.s(3), add.s(4) | add.s(5)), describe_request.si()),
-        group(chord([add.s(1, 1), add.s(2, 2)], describe_request.si()), add.s(1, 1) | add.s(2)),
-        chord([add.s(1, 1), add.s(2, 2)], describe_request.si() | greet.si("Ada") | greet.si("Grace")),
-        chain(group(add.s(1, 1), add.s(2, 2)), group(greet.si("Ada"), greet.si("Eve")), greet.si("Bob")),
-        chord([add.s(1, 1)], describe_request.si()),
-        retry_with_backoff.s(failures=1, base_seconds=0.05),
-    ],
-    ids=repr,
-)
-def test_after_a_run_each_task_of_the_same_picture_has_its_state(worker: Worker, canvas: Any) -> None:
-    before = diagram(canvas)
-    after = diagram(canvas, ran(canvas))
-    states = list(after.root.states())
-    assert set(states) == {"SUCCESS"}
-    assert len(states) == len(list(before.root.states()))
-    assert after.mermaid.count('"]:::SUCCESS') + ("more" in after.mermaid) == after.mermaid.count("<br>")
-    assert after.text().replace("  [SUCCESS]", "").replace("  [13 SUCCESS]", "") == before.text()
-
-
-def test_a_failed_step_and_what_follows_it_show_their_state(worker: Worker) -> None:
-    canvas = add.s(1, 1) | add.s("x") | add.s(3)
-    assert list(diagram(canvas, ran(canvas)).root.states()) == ["SUCCESS", "FAILURE", "FAILURE"]
-
-
-def test_a_result_of_another_canvas_is_refused(worker: Worker) -> None:
-    with pytest.raises(ValueError, match=r"has fewer tasks than the canvas. Pass its own, whole one"):
-        diagram(add.s(1, 2) | add.s(3), ran(add.s(1, 2)))
-    with pytest.raises(ValueError, match="has more tasks than the canvas"):
-        diagram(add.s(1, 2), ran(add.s(1, 2) | add.s(3)))
-
-
-def test_learn_diagram_runs_a_typed_canvas(worker: Worker) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "lab.cli",
-        "diagram",
-        "--run",
-        "fetch_data.s('north') | process_item.s()",
-    ]
-    program = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert program.returncode == 0, program.stderr
-    assert "└── process_item.s()  [SUCCESS]" in program.stdout
-    assert "Runs 2, tasks 2: 2 succeeded." in program.stdout
-    assert "n1[\"fetch_data.s('north')<br>SUCCESS\"]:::SUCCESS" in program.stdout
