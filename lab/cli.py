@@ -147,6 +147,8 @@ def timeline(seconds: float | None, svg: Path | None) -> None:
     from celery_app import require_broker
     from lab.timeline import Timeline
 
+    if svg and not svg.parent.is_dir():
+        raise click.ClickException(f"--svg {svg}: there is no folder {svg.parent}. Make it first.")
     require_broker()
     with Timeline() as timeline:
         click.echo(f"Collecting {f'for {seconds:g} s' if seconds else 'until Ctrl-C'} …", err=True)

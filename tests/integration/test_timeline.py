@@ -1,16 +1,24 @@
 """The timeline tells what workers did: retries, failures, redeliveries, waits; also when events are lost."""
 
+import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from celery import chord, group
+from celery.events.event import get_exchange
+from kombu import Producer
+from kombu.exceptions import OperationalError
 
+from celery_app import app
 from lab.chart import chart
 from lab.runs import Event, Run, runs_of
 from lab.sandbox import Sandbox, Worker
@@ -263,6 +271,113 @@ def test_it_goes_on_after_a_restart_of_the_broker_and_says_so(tmp_path: Path) ->
     assert program.stdout.startswith("The connection to the broker was lost (")
 
 
+# --- what other programs write into the events ---
+
+
+def publish(event: object) -> None:
+    """Publish something where events go, as a program of another kind may do."""
+    body = event if isinstance(event, bytes) else json.dumps(event).encode()
+    with app.connection_for_write() as connection:
+        Producer(connection.default_channel, exchange=get_exchange(connection)).publish(
+            body, content_type="application/json", content_encoding="utf-8", routing_key="task.sent"
+        )
+
+
+NOW = 1_700_000_000.0
+ODD_EVENTS: list[object] = [
+    *(b"not JSON", b"\xff", b"NaN", 3, None, [], ["task-sent"], {}, {"type": 3}, {"type": "task-sent"}),
+    {"type": "task-sent", "uuid": ["x"], "timestamp": NOW},
+    {"type": "task-received", "uuid": "x", "timestamp": "now"},
+    {"type": "task-received", "uuid": "x", "timestamp": math.nan},
+    {"type": "task-received", "uuid": "x", "timestamp": 10**400},
+    [{"type": "task-started", "uuid": "x"}, 3],
+]
+UNDERSTOOD: list[dict[str, Any]] = [
+    {"type": "worker-heartbeat"},
+    {"type": "task-of-our-own", "uuid": "a", "timestamp": NOW},
+    {"type": "task-received", "uuid": "b", "timestamp": NOW},
+    {"type": "task-sent", "uuid": "c", "timestamp": NOW, "retries": "many", "name": {"x": 1}},
+    {"type": "task-started", "uuid": "d", "timestamp": NOW, "hostname": 3, "parent_id": ["x"], "root_id": 3},
+    {"type": "task-succeeded", "uuid": "e", "timestamp": NOW, "runtime": "long"},
+    {"type": "task-succeeded", "uuid": "f", "timestamp": NOW, "runtime": 1e300},
+    {"type": "task-failed", "uuid": "g", "timestamp": NOW, "exception": ["x"], "utcoffset": "west"},
+    {"type": "task-retried", "uuid": "h", "timestamp": NOW, "clock": "late", "pid": None},
+    {
+        "type": "task-received",
+        "uuid": "$x$",
+        "timestamp": NOW,
+        "name": "$\\bad$\x00\x1b[2J",
+        "hostname": "<&>",
+    },
+    {"type": "task-received", "uuid": "天气", "timestamp": NOW, "name": "tasks.天气 数据 \ud800"},
+]
+
+
+def test_odd_events_are_counted_and_stop_nothing(worker: Worker, timeline: Timeline) -> None:
+    for event in ODD_EVENTS:
+        publish(event)
+    [run] = timeline.wait_for(add.delay(1, 2))
+    assert run.outcome == "succeeded"
+    assert timeline.runs == [run]
+    assert timeline.unreadable == len(ODD_EVENTS) - 1 + 1  # an empty list holds none, and the last one two
+    assert f"{timeline.unreadable} events of other programs were not understood." in timeline.text()
+    assert timeline.gaps == 0
+
+
+def test_an_event_that_lacks_fields_is_shown_with_what_it_has(worker: Worker, timeline: Timeline) -> None:
+    for event in UNDERSTOOD:
+        publish(event)
+    timeline.wait_for(add.delay(1, 2))
+    assert timeline.unreadable == 0
+    outcomes = {run.task_id: run.outcome for run in timeline.runs if len(run.task_id) < 9}
+    assert outcomes == {event["uuid"]: event["type"].removeprefix("task-") for event in UNDERSTOOD[2:]}
+    for width in (20, 110):
+        text = chart(timeline.runs, width)
+        assert all(sign.isprintable() or sign == "\n" for sign in text)
+    ElementTree.fromstring(timeline.svg())
+
+
+def test_a_run_of_another_clock_has_the_time_of_its_arrival(worker: Worker, timeline: Timeline) -> None:
+    event = {"type": "task-started", "uuid": "x", "hostname": "late@host"}
+    publish(event | {"timestamp": time.time() - 3600})
+    publish(event | {"timestamp": time.time() + 3600, "uuid": "y", "hostname": "early@host"})
+    publish(event | {"timestamp": time.time(), "uuid": "z", "hostname": "right@host"})
+    before = time.time()
+    timeline.wait_for(add.delay(1, 2))
+    odd = {run.worker.partition("@")[0]: run for run in timeline.runs if run.outcome == "started"}
+    assert set(odd) == {"late", "early", "right"}
+    assert all(abs((one.started or 0) - before) < 60 for one in odd.values())
+    assert timeline.wrong_clocks == {"late@host", "early@host"}
+    assert "The clock of early@host, late@host is wrong" in timeline.text()
+
+
+def test_a_worker_in_another_time_zone_has_the_right_times(worker: Worker, timeline: Timeline) -> None:
+    moment = time.time()
+    publish({"type": "task-started", "uuid": "x", "timestamp": moment, "utcoffset": 5})
+    timeline.wait_for(add.delay(1, 2))
+    assert next(run for run in timeline.runs if run.task_id == "x").started == moment
+
+
+def test_a_message_on_the_wire_that_is_none_stops_nothing(worker: Worker, timeline: Timeline) -> None:
+    with app.connection_for_write() as connection:
+        client = connection.default_channel.client
+        for junk in (b"junk", b"[1]", b'{"properties": 3}', b"\xff", b"{}"):
+            assert client.publish("/0.celeryev/task.junk", junk) == 1  # the timeline, and no worker
+    [run] = timeline.wait_for(add.delay(1, 2))
+    assert run.outcome == "succeeded"
+    assert timeline.gaps == 0
+
+
+def test_a_full_broker_takes_no_timeline_and_says_so(sandbox: Sandbox) -> None:
+    client = sandbox.broker.client()
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(OperationalError, match=r"maxmemory|full"), Timeline():
+            pass
+    finally:
+        client.config_set("maxmemory", 0)
+
+
 # --- charts ---
 
 
@@ -293,6 +408,20 @@ def test_the_picture_has_a_row_for_each_run_and_letters_for_outcomes(
     assert bundle["image/svg+xml"].startswith("<?xml")
 
 
+def test_labels_that_are_cut_stay_different() -> None:
+    names = ["tasks.import_the_orders_of_the_north", "tasks.import_the_orders_of_the_south"]
+    runs = [
+        Run(f"order-2026-{number}", name, retries=retries, sent=1.0, redelivered=retries == 1)
+        for name in names
+        for number in range(2)
+        for retries in range(2)
+    ]
+    for width in (20, 60, 110):
+        bars = [line.partition("|")[0].strip() for line in chart(runs, width).splitlines() if "|" in line]
+        assert len(set(bars)) == len(runs)
+        assert sum(label.endswith("retry 1 redelivered") for label in bars) == 4
+
+
 def test_learn_timeline_collects_until_ctrl_c(worker: Worker, tmp_path: Path) -> None:
     svg = tmp_path / "timeline.svg"
     program = subprocess.Popen(
@@ -312,3 +441,13 @@ def test_learn_timeline_collects_until_ctrl_c(worker: Worker, tmp_path: Path) ->
     assert (program.returncode, errors) == (0, "")
     assert "Runs 1, tasks 1: 1 succeeded." in text
     assert "Runs 1, tasks 1" in svg.read_text()
+
+
+def test_learn_timeline_refuses_a_picture_in_a_folder_that_does_not_exist(
+    worker: Worker, tmp_path: Path
+) -> None:
+    svg = tmp_path / "nowhere" / "timeline.svg"
+    command = [sys.executable, "-m", "lab.cli", "timeline", "--svg", str(svg)]
+    program = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (program.returncode, program.stdout) == (1, "")
+    assert program.stderr == f"Error: --svg {svg}: there is no folder {svg.parent}. Make it first.\n"
