@@ -231,11 +231,8 @@ def diagram(expression: str, run_it: bool) -> None:
     picture = diagram(canvas)
     if run_it:
         with served(QUEUES), Timeline() as timeline:
-            result = canvas.freeze()  # knows all its tasks; what delay() gives back may not
-            sent = canvas.delay()
-            result = result if result.id == sent.id else sent  # but chunks cannot be frozen
-            timeline.wait_for(result, seconds=60)
-            picture = diagram(canvas, result)
+            result = canvas.delay()
+            picture = diagram(canvas, result, timeline.wait_for(result, seconds=60))
         console.heading("Timeline")
         click.echo(timeline.text())
     console.heading("Canvas")

@@ -89,3 +89,28 @@ async def fail_in_the_loop(reason: str) -> None:
 def replace_itself(self: Task) -> None:
     """Have another task do the work, under the same id."""
     raise self.replace(add.si(1, 2))
+
+
+@app.task
+def tagged(*_: object, name: str = "") -> str:
+    """Return `name`, whatever the step before has returned. Raises ValueError if it begins with "bad"."""
+    if name.startswith("bad"):
+        raise ValueError(name)
+    return name
+
+
+@app.task
+def note_the_id(task_id: str) -> str:
+    """Return the id: an error callback that Celery sends as a task."""
+    return task_id
+
+
+@app.task
+def note_the_error(request: object, exc: object, traceback: object) -> None:
+    """Do nothing: an error callback that Celery calls inside the worker."""
+
+
+@app.task
+def send_an_addition() -> None:
+    """Send another task, and do not wait for it."""
+    add.delay(1, 2)

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +171,18 @@ def test_flower_listens_on_loopback_only_and_asks_for_a_password(folder: Path, t
     finally:
         os.killpg(flower.pid, signal.SIGINT)
         flower.wait(timeout=30)
+
+
+def test_a_second_flower_on_a_port_names_the_port_in_one_line(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        port = first.getsockname()[1]
+        flower = run(folder, "./start_flower.sh", f"--port={port}")
+    assert flower.returncode == 1
+    broker, line = flower.stderr.splitlines()
+    assert broker.startswith("Broker: ")
+    assert line.startswith(f"Flower cannot listen on port {port} of 127.0.0.1: Address already in use.")
+    assert line.endswith("--port=5556")
+    assert flower.stdout == ""
 
 
 def test_flower_beyond_loopback_needs_a_password_of_ones_own(folder: Path) -> None:
