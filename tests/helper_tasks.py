@@ -38,6 +38,13 @@ def mark_and_wait(path: str, release: str) -> str:
 
 
 @app.task
+def fail_when_released(path: str, release: str) -> None:
+    """Do as `mark_and_wait`, then fail."""
+    mark_and_wait(path, release)
+    raise ValueError("released")
+
+
+@app.task
 def call_at(path: str, moment: str, name: str, *arguments: object) -> object:
     """Leave a mark, then call the task with this name, here, at the moment that the file `moment` holds."""
     mark(path)
