@@ -38,6 +38,23 @@ def mark_and_wait(path: str, release: str) -> str:
 
 
 @app.task
+def fail_when_released(path: str, release: str) -> None:
+    """Do as `mark_and_wait`, then fail."""
+    mark_and_wait(path, release)
+    raise ValueError("released")
+
+
+@app.task
+def call_at(path: str, moment: str, name: str, *arguments: object) -> object:
+    """Leave a mark, then call the task with this name, here, at the moment that the file `moment` holds."""
+    mark(path)
+    while not Path(moment).exists():
+        time.sleep(0.02)
+    time.sleep(max(0, float(Path(moment).read_text()) - time.time()))
+    return app.tasks[name](*arguments)
+
+
+@app.task
 def kill_own_process(path: str) -> None:
     """Leave a mark, then end the pool child as a crash would."""
     mark(path)
@@ -60,13 +77,38 @@ def hang(path: str) -> None:
             mark(path, "told to stop")
 
 
+class StationAway(Exception):
+    """An error whose `args` fit its class."""
+
+
+class ReadingTooHigh(Exception):
+    """An error whose class takes two values, and gives both to its `args`."""
+
+    def __init__(self, station: str, reading: float) -> None:
+        super().__init__(station, reading)
+
+
+class ReadingRefused(Exception):
+    """An error whose class takes two values, and gives one text to its `args`."""
+
+    def __init__(self, station: str, reading: float) -> None:
+        super().__init__(f"{station}: {reading}")
+
+
+_ERRORS: list[type[Exception]] = [LookupError, StationAway, ReadingTooHigh, ReadingRefused]
+ERRORS = {error.__name__: error for error in _ERRORS}
+
+
 @app.task
-def type_names(*values: object) -> list[str]:
-    """Return the name of each value's type, for a dictionary with the type of its keys."""
-    return [
-        f"dict of {type(next(iter(value))).__name__}" if isinstance(value, dict) else type(value).__name__
-        for value in values
-    ]
+def fail_with(name: str, *arguments: object) -> None:
+    """Raise the error with this name."""
+    raise ERRORS[name](*arguments)
+
+
+@app.task
+def echo(*values: object) -> list[str]:
+    """Return how each value looks to Python where it has arrived."""
+    return [repr(value) for value in values]
 
 
 @app.task(base=AsyncTask, bind=True, max_retries=2)
