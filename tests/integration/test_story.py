@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
