@@ -143,7 +143,7 @@ def test_celery_accepts_json_only_by_default() -> None:
 
 
 def test_argsrepr_decides_what_events_show(sandbox: Sandbox) -> None:
-    """02.10 `argsrepr` decides which arguments are shown in events and in Flower."""
+    """02.10 `argsrepr` decides which arguments are shown in events, and Flower shows those."""
     start(sandbox)
     with Timeline() as plain:
         plain.wait_for(check_password.delay("swordfish"))

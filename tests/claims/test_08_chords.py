@@ -51,8 +51,9 @@ def test_the_counter_expires(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) 
     _, members = send(chord([add.s(1, 1).set(queue="advanced"), add.s(2, 2)], monitored_task.s()))
     renewed = f"celery-taskset-meta-{members.id}.s"
     results.expire(renewed, 60)
-    first = start(sandbox, "advanced")
+    first = start(sandbox, "advanced", options=["result_chord_expires=500"])
     wait_for("one member's end renews it", lambda: results.ttl(renewed) > 60)
+    assert results.ttl(renewed) <= 500
     wait_for("the acknowledgement", lambda: not unacknowledged())
     first.kill()
 
