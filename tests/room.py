@@ -22,7 +22,8 @@ def make_room() -> str:
     """Make the room, and make it the place of all temporary files from now on."""
     place = tempfile.gettempdir()
     if MARK in os.environ:  # of a run inside a run, or of a process of pytest-xdist: a room in the room
-        room = tempfile.mkdtemp(prefix="r", dir=place)
+        room = f"{place}/{os.getpid()}"  # nobody else writes there; short, for the sockets in it
+        os.mkdir(room)
     else:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", place)  # tmp_path stays for a look after the run
         room = tempfile.mkdtemp(

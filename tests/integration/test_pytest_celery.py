@@ -4,6 +4,7 @@ A test that asks for `celery_worker` or `celery_setup` may call the project's ta
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -372,8 +373,10 @@ def test_an_image_that_cannot_run_here_says_why(tmp_path: Path) -> None:
 @pytest.fixture
 def folder() -> Iterator[str]:
     """A folder for all temporary files of a test run. pytest's own path is too long for sockets."""
-    with tempfile.TemporaryDirectory() as name:
-        yield name
+    name = f"{tempfile.gettempdir()}/t"
+    os.mkdir(name)
+    yield name
+    shutil.rmtree(name)
 
 
 def run_pytest(folder: str, *arguments: str) -> subprocess.Popen[str]:

@@ -360,9 +360,9 @@ def test_a_worker_in_another_time_zone_has_the_right_times(worker: Worker, timel
 
 def test_a_message_on_the_wire_that_is_none_stops_nothing(worker: Worker, timeline: Timeline) -> None:
     with app.connection_for_write() as connection:
-        client = connection.default_channel.client
+        channel: Any = connection.default_channel
         for junk in (b"junk", b"[1]", b'{"properties": 3}', b"\xff", b"{}"):
-            assert client.publish("/0.celeryev/task.junk", junk) == 1  # the timeline, and no worker
+            assert channel.client.publish("/0.celeryev/task.junk", junk) == 1  # the timeline, and no worker
     [run] = timeline.wait_for(add.delay(1, 2))
     assert run.outcome == "succeeded"
     assert timeline.gaps == 0

@@ -125,7 +125,10 @@ def test_what_workers_have_taken_is_active_reserved_or_scheduled(sandbox: Sandbo
 
 
 def older_than(held: Unacknowledged) -> bool:
-    return xray("basic").unacknowledged[0].age > held.age
+    before, now = held.age, xray("basic").unacknowledged[0].age
+    assert before is not None
+    assert now is not None
+    return now > before
 
 
 def test_a_delayed_task_is_in_the_memory_of_its_worker(sandbox: Sandbox) -> None:
@@ -276,7 +279,7 @@ def put(client: redis.Redis, key: str, value: Any) -> None:
 def seen(view: XRay) -> str:
     """Look at an X-ray in every way. Return what a wide terminal shows."""
     json.loads(view.as_json(), parse_constant=pytest.fail)  # NaN is no JSON
-    view._repr_mimebundle_([], [])
+    view._repr_mimebundle_([], [])  # type: ignore[misc] # typed for what Rich can print, and a view is that
     for message in view.messages:
         message.text().encode()
     assert view.text().startswith("Queues")

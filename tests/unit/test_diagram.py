@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from celery import chain, chord, group
@@ -222,9 +222,9 @@ def linked(signature: Any, callback: Any) -> Any:
         (None, "None is a NoneType and not a canvas"),
         ({"a": 1}, "is a dict and not a canvas"),
         (add, TASK),
-        (group([add, add]), TASK),
-        (group([3]), NUMBER),
-        (group([group([add])]), TASK),
+        (group(cast(Any, [add, add])), TASK),
+        (group(cast(Any, [3])), NUMBER),
+        (group([group(cast(Any, [add]))]), TASK),
         (chord([add.s(1, 1)], add), TASK),
         (chord([add.s(1, 1)]), r"This chord has no body. Write chord\(header, body.s\(…\)\)"),
         (add.s(1, 2) | group([chord([add.s(1, 1)]), add.s(3)]), "This chord has no body"),
