@@ -399,14 +399,14 @@ def test_tests_run_side_by_side_and_leave_nothing_behind(folder: str) -> None:
     tests = ["test_a_task_runs_on_the_worker_of_the_test", "test_a_restarted_broker_is_found_again"]
     run = run_pytest(folder, "-n", "2", *(f"{__file__}::{test}" for test in tests))
     output, _ = run.communicate(timeout=DEADLINE)
-    assert "2 passed" in output
+    assert "2 passed" in output, output
     wait_for("no process and no folder is left", lambda: nothing_is_left(folder))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
 def test_an_interrupted_run_leaves_nothing_behind(folder: str, number: signal.Signals) -> None:
     def runs_a_task() -> bool:
-        logs = Path(folder).glob("learn-celery-*/logs/celery_test_worker@*.log")
+        logs = Path(folder).rglob("learn-celery-*/logs/celery_test_worker@*.log")
         return any("task_with_progress[" in log.read_text() for log in logs)
 
     run = run_pytest(folder, f"{__file__}::TestLateAcknowledgement")
