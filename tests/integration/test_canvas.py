@@ -130,6 +130,9 @@ SHAPES: dict[str, Any] = {
     "an error callback that is a task": lambda: (t("a") | t("bad1") | t("c")).on_error(note_the_id.s()),
     "one that the worker calls": lambda: (t("a") | t("bad1") | t("c")).on_error(note_the_error.s()),
     "one of a body that never runs": lambda: chord([t("bad1"), t("b")], t("c").on_error(note_the_id.s())),
+    "one that only the first message knows": lambda: chord(
+        [t("a")], (t("b") | chord([t("bad1"), t("c")], t("d")) | t("e")).on_error(note_the_id.s())
+    ),
     "chunks": lambda: tagged.chunks([(1,), (2,), (3,)], 2),
     "a group of chunks and a task": lambda: tagged.chunks([(1,), (2,), (3,)], 2).group() | t("a"),
 }
@@ -218,6 +221,17 @@ def test_waiting_for_a_chord_and_a_task_waits_for_all_four_tasks(worker: Sandbox
     _, runs, _ = ran(SHAPES["a chord and a task"](), worker)
     assert [name_of(run.call) for run in runs][2:] == ["c", "d"]
     assert len(runs) == 4
+
+
+def test_where_workers_tell_nothing_of_what_they_send_the_last_task_is_waited_for(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_CONF", '{"task_send_sent_event": false}')
+    sandbox.start_worker(["basic"], include=["tests.helper_tasks"])
+    for _ in range(5):
+        result, runs, _ = ran(chain(*[t(name) for name in "abcdef"]), sandbox)
+        assert [name_of(run.call) for run in runs] == list("abcdef")
+        assert result.get(timeout=20) == "f"
 
 
 def test_a_task_that_never_ran_says_so(worker: Sandbox) -> None:
