@@ -22,7 +22,7 @@ from settings import ROOT
 from tasks.advanced_tasks import fetch_data, process_item, retry_with_backoff, summarize
 from tasks.basic_tasks import add, describe_request, greet
 from tests.helper_tasks import note_the_error, note_the_id, send_an_addition, tagged
-from tests.waiting import wait_until_idle
+from tests.waiting import wait_for, wait_until_idle
 
 # Error callbacks on chords: Celery announces a change, and which of the two forms is used matters not here.
 pytestmark = pytest.mark.filterwarnings("ignore::celery.exceptions.CPendingDeprecationWarning")
@@ -228,10 +228,13 @@ def test_where_workers_tell_nothing_of_what_they_send_the_last_task_is_waited_fo
 ) -> None:
     monkeypatch.setenv("TEST_CONF", '{"task_send_sent_event": false}')
     sandbox.start_worker(["basic"], include=["tests.helper_tasks"])
-    for _ in range(5):
-        result, runs, _ = ran(chain(*[t(name) for name in "abcdef"]), sandbox)
-        assert [name_of(run.call) for run in runs] == list("abcdef")
-        assert result.get(timeout=20) == "f"
+    with Timeline() as timeline:
+        result = (t("a") | t("b").set(queue="advanced")).delay()
+        wait_for("the end of the first", lambda: [run for run in timeline.runs if run.ended])
+        with pytest.raises(TimeoutError, match="No event of it was seen"):
+            timeline.wait_for(result, seconds=0.2)
+        sandbox.start_worker(["advanced"], include=["tests.helper_tasks"])
+        assert [name_of(run.call) for run in timeline.wait_for(result)] == ["a", "b"]
 
 
 def test_a_task_that_never_ran_says_so(worker: Sandbox) -> None:
