@@ -22,7 +22,7 @@ from settings import ROOT
 from tasks.advanced_tasks import fetch_data, process_item, retry_with_backoff, summarize
 from tasks.basic_tasks import add, describe_request, greet
 from tests.helper_tasks import note_the_error, note_the_id, send_an_addition, tagged
-from tests.waiting import wait_until_idle
+from tests.waiting import wait_for, wait_until_idle
 
 # Error callbacks on chords: Celery announces a change, and which of the two forms is used matters not here.
 pytestmark = pytest.mark.filterwarnings("ignore::celery.exceptions.CPendingDeprecationWarning")
@@ -130,6 +130,9 @@ SHAPES: dict[str, Any] = {
     "an error callback that is a task": lambda: (t("a") | t("bad1") | t("c")).on_error(note_the_id.s()),
     "one that the worker calls": lambda: (t("a") | t("bad1") | t("c")).on_error(note_the_error.s()),
     "one of a body that never runs": lambda: chord([t("bad1"), t("b")], t("c").on_error(note_the_id.s())),
+    "one that only the first message knows": lambda: chord(
+        [t("a")], (t("b") | chord([t("bad1"), t("c")], t("d")) | t("e")).on_error(note_the_id.s())
+    ),
     "chunks": lambda: tagged.chunks([(1,), (2,), (3,)], 2),
     "a group of chunks and a task": lambda: tagged.chunks([(1,), (2,), (3,)], 2).group() | t("a"),
 }
@@ -218,6 +221,20 @@ def test_waiting_for_a_chord_and_a_task_waits_for_all_four_tasks(worker: Sandbox
     _, runs, _ = ran(SHAPES["a chord and a task"](), worker)
     assert [name_of(run.call) for run in runs][2:] == ["c", "d"]
     assert len(runs) == 4
+
+
+def test_where_workers_tell_nothing_of_what_they_send_the_last_task_is_waited_for(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_CONF", '{"task_send_sent_event": false}')
+    sandbox.start_worker(["basic"], include=["tests.helper_tasks"])
+    with Timeline() as timeline:
+        result = (t("a") | t("b").set(queue="advanced")).delay()
+        wait_for("the end of the first", lambda: [run for run in timeline.runs if run.ended])
+        with pytest.raises(TimeoutError, match="No event of it was seen"):
+            timeline.wait_for(result, seconds=0.2)
+        sandbox.start_worker(["advanced"], include=["tests.helper_tasks"])
+        assert [name_of(run.call) for run in timeline.wait_for(result)] == ["a", "b"]
 
 
 def test_a_task_that_never_ran_says_so(worker: Sandbox) -> None:
