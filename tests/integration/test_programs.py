@@ -217,6 +217,7 @@ def copy(tmp_path: Path) -> Path:
         "pyproject.toml",
         "celery_app.py",
         "settings.py",
+        "transport.py",
         "broker.py",
         "monitor.py",
     ):
