@@ -2,8 +2,8 @@
 
     python monitor.py
 
-On Redis a queue is several lists, one for each priority, and a message that a worker holds is in none of
-them: it lies in the hash `unacked`. `LLEN` of one list shows a part of the backlog.
+On Redis a queue is several lists, one for each priority, and an unacknowledged message is in none of them:
+it lies in the hash `unacked`. `LLEN` of one list shows a part of the backlog.
 """
 
 import time
@@ -61,7 +61,7 @@ def monitor_task(task_id: str) -> TaskState:
 
 
 def get_queue_length(queue: str) -> QueueLength:
-    """Return the length of `queue`: all its priority lists, and what workers hold unacknowledged.
+    """Return the length of `queue`: all its priority lists, and what is unacknowledged.
 
     Raises `ValueError` for a queue that the app does not have.
     """
@@ -73,7 +73,7 @@ def get_queue_length(queue: str) -> QueueLength:
 def purge_queue(queue: str) -> int:
     """Delete all waiting messages of `queue` and return how many there were.
 
-    Messages that workers hold stay: running tasks, and those with a countdown or an ETA.
+    Unacknowledged messages stay: those of running tasks, and those with a countdown or an ETA.
     Raises `ValueError` for a queue that the app does not have.
     """
     check_queue(queue)

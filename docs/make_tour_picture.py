@@ -17,6 +17,7 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "tour.svg"
 COLUMNS = 100
+HOME = "~/learn-celery"
 
 
 def record() -> str:
@@ -24,6 +25,9 @@ def record() -> str:
     with tempfile.TemporaryDirectory() as room:
         own = {
             "SANDBOX_DIR": f"{room}/sandbox",
+            "STATE_DIR": f"{room}/.state",
+            "DATABASE_URL": "",
+            "SMTP_HOST": "",
             "CELERY_BROKER_URL": "",
             "CELERY_RESULT_BACKEND": "",
             "FORCE_COLOR": "1",
@@ -31,7 +35,10 @@ def record() -> str:
         environment = os.environ | own
         run = subprocess.run(ROOT / "learn", env=environment, stdout=subprocess.PIPE, text=True, check=True)
     # The picture does not tell on which machine it was drawn.
-    return run.stdout.replace(str(ROOT), "~/learn-celery").replace(f"@{socket.gethostname()}", "@laptop")
+    text = run.stdout
+    for own, shown in ((room, HOME), (str(ROOT), HOME), (f"@{socket.gethostname()}", "@laptop")):
+        text = text.replace(own, shown)
+    return text
 
 
 def main() -> None:

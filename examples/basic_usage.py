@@ -21,58 +21,77 @@ from tasks.basic_tasks import (
 story = Story(__doc__, queues=["basic"])
 
 
-@story.step("Send a task and wait for its result", expect=9)
+@story.step(expect=9)
 def first_task() -> int | float:
-    """delay() puts a message on the queue. A worker takes it and runs the function.
-    get() waits for the result. Always give it a timeout: without a worker it waits for ever."""
+    """Send a task and wait for its result.
+
+    delay() puts a message on the queue. A worker takes it and runs the function.
+    get() waits for the result. Always give it a timeout: without a worker it waits for ever.
+    """
     result = add.delay(4, 5)
     return result.get(timeout=10)
 
 
-@story.step("Send first, wait later", expect=["Hello, Ada!", "Hello, Grace!", 42])
+@story.step(expect=["Hello, Ada!", "Hello, Grace!", 42])
 def send_then_wait() -> list[object]:
-    """The three tasks run while this program goes on. It waits only when it needs the results."""
+    """Send first, wait later.
+
+    The three tasks run while this program goes on. It waits only when it needs the results.
+    """
     sent = [greet.delay("Ada"), greet.delay("Grace"), multiply.delay(6, 7)]
     return [result.get(timeout=10) for result in sent]
 
 
-@story.step("Send with options", expect={"words": 4, "different": 3, "top": {"to": 2, "be": 1, "do": 1}})
+@story.step(expect={"words": 4, "different": 3, "top": {"to": 2, "be": 1, "do": 1}})
 def with_options() -> dict[str, object]:
-    """apply_async() is delay() with options. This message may wait 60 seconds in the queue, no longer."""
+    """Send with options.
+
+    apply_async() is delay() with options. This message may wait 60 seconds in the queue, no longer.
+    """
     result = count_words.apply_async(args=["to be to do"], kwargs={}, expires=60)
     return result.get(timeout=10)
 
 
-@story.step("What a task knows about itself", expect=lambda value: value["queue"] == "basic")
+@story.step(expect=lambda value: value["queue"] == "basic")
 def request() -> dict[str, object]:
-    """A task with bind=True can read its own request: id, try number, queue, worker."""
+    """What a task knows about itself.
+
+    A task with bind=True can read its own request: id, try number, queue, worker.
+    """
     return describe_request.delay().get(timeout=10)
 
 
-@story.step("An explicit name", expect=("simple_calculation", 2.5))
+@story.step(expect=("simple_calculation", 2.5))
 def explicit_name() -> tuple[str, float]:
-    """This task has a name of its own choice. Its queue still follows from its module."""
+    """An explicit name.
+
+    This task has a name of its own choice. Its queue still follows from its module.
+    """
     return simple_calculation.name, simple_calculation.delay(5, 2, "divide").get(timeout=10)
 
 
-@story.step("Follow a long task", expect=lambda seen: seen[-1] == "SUCCESS" and "PROGRESS 60 %" in seen)
+@story.step(expect=lambda value: value[-1] == "SUCCESS" and any("PROGRESS" in line for line in value))
 def follow() -> list[str]:
-    """While it runs, the task stores how far it is. Whoever has the task id can read it.
-    Its items are simulated: each takes 0.2 seconds."""
+    """Follow a long task.
+
+    While it runs, the task stores how far it is. Whoever has the task id can read it.
+    Its items are simulated: each takes 0.2 seconds.
+    """
     result = task_with_progress.delay(total=5, seconds_per_item=0.2)
     seen: list[str] = []
     while not result.ready():
         info = result.info  # what update_state() has stored, or None before that
-        line = f"PROGRESS {info['percent']} %" if info and "percent" in info else result.state
-        if line not in seen:
-            seen.append(line)
+        seen.append(f"PROGRESS {info['percent']} %" if info and "percent" in info else result.state)
         time.sleep(0.02)
-    return [*seen, result.state]
+    return list(dict.fromkeys([*seen, result.state]))  # each once
 
 
-@story.step("A task that fails", expect=lambda value: "operation='power'" in value)
+@story.step(expect=lambda value: "operation='power'" in value)
 def failure() -> str:
-    """The error travels back. get() raises it here, with the text that it had in the worker."""
+    """A task that fails.
+
+    The error travels back. get() raises it here, with the text that it had in the worker.
+    """
     result = simple_calculation.delay(2, 8, "power")
     try:
         return str(result.get(timeout=10))
@@ -80,15 +99,21 @@ def failure() -> str:
         return f"{result.state}: {error}"
 
 
-@story.step("PENDING means unknown", expect="PENDING")
+@story.step(expect="PENDING")
 def unknown_id() -> str:
-    """Nobody has sent a task with this id. Celery cannot know that, so it says PENDING."""
+    """PENDING means unknown.
+
+    Nobody has sent a task with this id. Celery cannot know that, so it says PENDING.
+    """
     return app.AsyncResult("no-such-id").state
 
 
-@story.step("A line in the worker's log", expect="look for this line in the log of the worker")
+@story.step(expect="look for this line in the log of the worker")
 def log() -> str:
-    """In the log each line of a task carries the task's name and id."""
+    """A line in the worker's log.
+
+    In the log each line of a task carries the task's name and id.
+    """
     return logged_task.delay("look for this line in the log of the worker").get(timeout=10)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -20,13 +20,53 @@ if TYPE_CHECKING:
 EXAMPLES = sorted(path.stem.removesuffix("_usage") for path in (ROOT / "examples").glob("*_usage.py"))
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
+# The commands as a learner meets them, and under which heading --help shows them.
+JOURNEY = {
+    "Learn": ["tour", "example", "notebooks"],
+    "Try things out": ["up", "status", "run", "xray", "timeline", "diagram", "down"],
+    "Work on this project": ["test", "lint"],
+}
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+
+class Journey(click.Group):
+    """Shows the commands in the order of the journey, and tells in one line what its user can mend."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands, in their order."""
+        return [name for names in JOURNEY.values() for name in names]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands under their headings, each with its whole first sentence."""
+        for heading, names in JOURNEY.items():
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [(name, self.commands[name].get_short_help_str(limit=1000)) for name in names]
+                )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was typed."""
+        try:
+            return super().invoke(ctx)
+        except BaseException as error:
+            from lab.console import explain  # late: most commands need neither Rich nor kombu
+
+            code = explain(error)
+            if code is None:
+                raise
+            sys.exit(code)
+
+
+@click.group(
+    cls=Journey, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.pass_context
 def learn(context: click.Context) -> None:
     """Learn Celery by running it. Without a command: the guided tour."""
     if context.invoked_subcommand is None:
         context.invoke(tour)
+
+
+# --- Learn ---------------------------------------------------------------------------------------------
 
 
 @learn.command()
@@ -47,6 +87,27 @@ def example(name: str, arguments: tuple[str, ...]) -> None:
     runpy.run_path(path, run_name="__main__")
 
 
+@learn.command(context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def notebooks(arguments: tuple[str, ...]) -> None:
+    """Open JupyterLab on the notebooks, with a live view beside them and the sandbox running."""
+    os.chdir(ROOT)
+    as_root = ("--allow-root",) if os.geteuid() == 0 else ()  # in containers; Jupyter asks for it
+    # lab/jupyter/extension.py writes the workspace there, and JupyterLab opens it.
+    layout = (
+        f"--LabApp.workspaces_dir={settings.state_dir / 'jupyter'}",
+        "--LabApp.default_url=/lab/workspaces/learn",
+    )
+    own = str(ROOT / "lab" / "jupyter" / "config")
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
+        [own, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    )
+    run.callback(("jupyter", "lab", "notebooks", *as_root, *layout, *arguments))  # type: ignore[misc]
+
+
+# --- Try things out ------------------------------------------------------------------------------------
+
+
 @learn.command()
 @click.option("--broker-only", is_flag=True, help="Start the broker and no worker.")
 @click.option("--concurrency", default=2, show_default=True, help="How many tasks the worker runs at a time.")
@@ -54,36 +115,20 @@ def up(broker_only: bool, concurrency: int) -> None:
     """Start the sandbox, a broker and a worker for all queues, and keep it running."""
     from celery_app import QUEUES
     from lab import console
-    from lab.sandbox import Sandbox, SandboxError
+    from lab.sandbox import Sandbox
 
     if not settings.uses_sandbox:
         raise click.ClickException(
             f"CELERY_BROKER_URL names {without_password(settings.broker_url)}: the sandbox is not used. "
             "Start a worker with ./start_worker.sh"
         )
-    try:
-        with console.waiting_for("the sandbox"), Sandbox(concurrency=concurrency) as sandbox:
-            workers = sandbox.connection.status().workers
-            if not broker_only and not any(worker.name == "sandbox-all" for worker in workers):
-                sandbox.start_worker(QUEUES, name="all", pinned=True)
-            status_now = sandbox.connection.pin()
-    except SandboxError as error:
-        raise click.ClickException(str(error)) from error
+    with console.waiting_for("the sandbox"), Sandbox(concurrency=concurrency) as sandbox:
+        workers = sandbox.connection.status().workers
+        if not broker_only and not any(worker.name == "sandbox-all" for worker in workers):
+            sandbox.start_worker(QUEUES, name="all", pinned=True)
+        status_now = sandbox.connection.pin()
     show(status_now)
     console.say("Stop it with ./learn down")
-
-
-@learn.command()
-def down() -> None:
-    """Stop the sandbox: all its workers and the broker. Queued tasks are gone."""
-    from lab.sandbox import connect
-
-    connection = connect(settings.sandbox_folder)
-    if connection is None:
-        click.echo("No sandbox runs.")
-        return
-    connection.stop()
-    click.echo("The sandbox has ended.")
 
 
 @learn.command()
@@ -111,42 +156,56 @@ def show(status: "Status") -> None:
     click.echo(f"{'URL':8} {socket_url(settings.sandbox_folder, BROKER_DATABASE)}")
 
 
+@learn.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(command: tuple[str, ...]) -> None:
+    """Run a command while the sandbox's broker is up: ./learn run celery -A celery_app inspect ping."""
+    from lab.sandbox import join
+
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    if not (program := shutil.which(command[0])):
+        raise click.ClickException(f"{command[0]}: no such command")
+    if settings.uses_sandbox:
+        connection = join(settings.sandbox_folder, settings.state_dir / "logs")
+        # The command inherits the open connection: the broker stays as long as the command runs.
+        connection.link.set_inheritable(True)
+        click.echo(f"Broker: the sandbox's own, {settings.broker_url}", err=True)
+    else:
+        click.echo(f"Broker: {without_password(settings.broker_url)}", err=True)
+    os.execv(program, command)  # noqa: S606 - the learner's own command
+
+
 @learn.command()
 @click.argument("queue", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--limit", default=10, show_default=True, help="How many entries of each kind to read.")
 @click.option("--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
 def xray(queue: str | None, as_json: bool, limit: int, watch: bool) -> None:
-    """Look into the broker: messages that wait or are held, results, bindings. Changes nothing."""
-    from kombu.exceptions import OperationalError
-
+    """Look into the broker: messages that wait or are unacknowledged, results, bindings. Changes nothing."""
     from celery_app import require_broker
     from lab import console
     from lab.xray import xray
     from monitor import watch as show_again
 
     require_broker()
-    try:
-        if as_json:
-            click.echo(xray(queue, limit).as_json())
-        elif watch:
-            show_again(lambda: xray(queue, limit))
-        else:
-            console.out.print(xray(queue, limit))
-    except (ValueError, OperationalError) as error:
-        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(xray(queue, limit).as_json())
+    elif watch:
+        show_again(lambda: xray(queue, limit))
+    else:
+        console.out.print(xray(queue, limit))
 
 
 @learn.command()
 @click.option("--seconds", type=float, help="How long to collect. Without it: until Ctrl-C.")
-@click.option(
-    "--svg", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Draw it to a file."
-)
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw it to a file.")
 def timeline(seconds: float | None, svg: Path | None) -> None:
     """Collect what workers run from now on, and then show who ran what, and when."""
     from celery_app import require_broker
     from lab.timeline import Timeline
 
+    if svg and not os.access(svg.parent, os.W_OK):  # say so before the wait, not after it
+        raise click.BadParameter(f"nothing can be written in the folder {svg.parent}", param_hint="--svg")
     require_broker()
     with Timeline() as timeline:
         click.echo(f"Collecting {f'for {seconds:g} s' if seconds else 'until Ctrl-C'} …", err=True)
@@ -162,74 +221,41 @@ def timeline(seconds: float | None, svg: Path | None) -> None:
 @click.option("--run", "run_it", is_flag=True, help="Send it too, and show the states and the timeline.")
 def diagram(expression: str, run_it: bool) -> None:
     """Draw a canvas: ./learn diagram 'fetch_data.s("north") | process_item.s()'."""
-    from kombu.exceptions import OperationalError
-
     from celery_app import QUEUES
     from lab import console
     from lab.diagram import canvas_of, diagram
-    from lab.sandbox import SandboxError
     from lab.serving import served
     from lab.timeline import Timeline
 
-    try:
-        canvas = canvas_of(expression)
-        picture = diagram(canvas)
-        if run_it:
-            with served(QUEUES), Timeline() as timeline:
-                result = canvas.freeze()  # knows all its tasks; what delay() gives back may not
-                sent = canvas.delay()
-                result = result if result.id == sent.id else sent  # but chunks cannot be frozen
-                timeline.wait_for(result, seconds=60)
-                picture = diagram(canvas, result)
-            console.heading("Timeline")
-            click.echo(timeline.text())
-    except (ValueError, TypeError, TimeoutError, OperationalError, SandboxError) as error:
-        raise click.ClickException(str(error)) from error
+    canvas = canvas_of(expression)
+    picture = diagram(canvas)
+    if run_it:
+        with served(QUEUES), Timeline() as timeline:
+            result = canvas.delay()
+            picture = diagram(canvas, result, timeline.wait_for(result, seconds=60))
+        console.heading("Timeline")
+        click.echo(timeline.text())
     console.heading("Canvas")
     click.echo(picture.text())
     console.heading("The same as Mermaid text")
     click.echo(picture.mermaid)
 
 
-@learn.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(command: tuple[str, ...]) -> None:
-    """Run a command while the sandbox's broker is up: ./learn run celery -A celery_app inspect ping."""
-    from lab.sandbox import SandboxError, join
+@learn.command()
+def down() -> None:
+    """Stop the sandbox, its workers and its broker, with all that is queued in it."""
+    from lab.sandbox import connect, remove_what_is_left
 
-    if settings.uses_sandbox:
-        try:
-            connection = join(settings.sandbox_folder, settings.state_dir / "logs")
-        except SandboxError as error:
-            raise click.ClickException(str(error)) from error
-        # The command inherits the open connection: the broker stays as long as the command runs.
-        connection.link.set_inheritable(True)
-        click.echo(f"Broker: the sandbox's own, {settings.broker_url}", err=True)
-    else:
-        click.echo(f"Broker: {without_password(settings.broker_url)}", err=True)
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    try:
-        os.execvp(command[0], command)  # noqa: S606 - the learner's own command
-    except FileNotFoundError as error:
-        raise click.ClickException(f"{command[0]}: no such command") from error
+    connection = connect(settings.sandbox_folder)
+    if connection is None:
+        remove_what_is_left(settings.sandbox_folder)
+        click.echo("No sandbox runs.")
+        return
+    connection.stop()
+    click.echo("The sandbox has ended.")
 
 
-@learn.command(context_settings=PASS_ON)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def notebooks(arguments: tuple[str, ...]) -> None:
-    """Open JupyterLab on the notebooks, with a live view beside them and the sandbox running."""
-    os.chdir(ROOT)
-    as_root = ("--allow-root",) if os.geteuid() == 0 else ()  # in containers; Jupyter asks for it
-    # lab/jupyter/extension.py writes the workspace there, and JupyterLab opens it.
-    layout = (
-        f"--LabApp.workspaces_dir={settings.state_dir / 'jupyter'}",
-        "--LabApp.default_url=/lab/workspaces/learn",
-    )
-    own = str(ROOT / "lab" / "jupyter" / "config")
-    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
-        [own, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
-    )
-    run.callback(("jupyter", "lab", "notebooks", *as_root, *layout, *arguments))  # type: ignore[misc]
+# --- Work on this project ------------------------------------------------------------------------------
 
 
 @learn.command(context_settings=PASS_ON)
@@ -237,8 +263,9 @@ def notebooks(arguments: tuple[str, ...]) -> None:
 def test(arguments: tuple[str, ...]) -> NoReturn:
     """Run the tests, on all cores. Arguments go to pytest."""
     os.chdir(ROOT)
-    command = [sys.executable, "-m", "pytest", *(arguments or ("-n", "auto"))]
-    sys.exit(subprocess.run(command, check=False).returncode)
+    # In the place of this process: what ends the command ends the tests. A later `-n` wins.
+    command = [sys.executable, "-m", "pytest", "-n", "auto", *arguments]
+    os.execv(sys.executable, command)  # noqa: S606 - our own command
 
 
 @learn.command()

@@ -1,6 +1,8 @@
 """How programs of this project speak: one small set of styles, readable without colour."""
 
 import io
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,6 +40,44 @@ def fail(text: str) -> None:
     err.print(f"[red]Error:[/] {escape(text)}")
 
 
+def explain(error: BaseException) -> int | None:
+    """Tell in one line why a program ends with `error`, and return its exit code.
+
+    Returns None, and tells nothing, of an error that is a fault of the program itself: raise it, with its
+    traceback. The same for an exit that has its code already.
+    """
+    if isinstance(error, BrokenPipeError):  # whoever read the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(error, KeyboardInterrupt):
+        fail("interrupted")
+        return 130
+    if text := _what_its_user_can_mend(error):
+        fail(text)
+        return 1
+    return None
+
+
+def _what_its_user_can_mend(error: BaseException) -> str | None:
+    # Late: programs that end well need none of it.
+    from kombu.exceptions import OperationalError
+    from redis import RedisError
+
+    from celery_app import broker_trouble
+    from lab.processes.connection import SandboxError
+
+    match error:
+        case SystemExit():
+            return error.code if isinstance(error.code, str) else None
+        case RedisError():
+            return broker_trouble(error)
+        case SandboxError() | OperationalError() | ValueError() | OSError():  # TimeoutError is an OSError
+            return str(error)
+        case TypeError():  # of a canvas that was typed
+            return str(error)
+    return None
+
+
 @contextmanager
 def waiting_for(what: str) -> Iterator[None]:
     """Show a spinner, in a terminal only, while the block waits for `what`."""
@@ -52,3 +92,12 @@ def as_text(view: RenderableType, width: int) -> str:
     page.print(view)
     assert isinstance(page.file, io.StringIO)
     return "\n".join(line.rstrip() for line in page.file.getvalue().rstrip().splitlines())
+
+
+def printable(text: str) -> str:
+    """Return `text` with an escape for each sign that a terminal would obey, or could not show."""
+    return "".join(sign if sign.isprintable() else _escaped(sign) for sign in text)
+
+
+def _escaped(sign: str) -> str:
+    return sign.encode("unicode_escape").decode()

@@ -15,7 +15,7 @@ LOOK_SECONDS = 0.05
 def follow(results: Mapping[str, AsyncResult], timeout: float) -> list[Any]:
     """Show a bar for each task until all have ended, and return their results in the same order.
 
-    `results` maps a label to each task. `timeout` is in seconds, for each task from its turn on.
+    `results` maps a label to each task. `timeout` is in seconds, for all of them together.
     Raises what a task has raised, and `celery.exceptions.TimeoutError`.
     Where the output is not a terminal, no bars are shown.
     """

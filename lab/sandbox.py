@@ -2,7 +2,7 @@
 
     with Sandbox(queues=["basic"], concurrency=2) as sandbox:
         print(add.delay(4, 5).get(timeout=10))
-        sandbox.worker.kill()       # SIGKILL, as if the machine had lost power
+        sandbox.worker.kill()       # SIGKILL: it can tidy up nothing
         sandbox.broker.restart()
 
 All terminals of one checkout share one sandbox: the same broker, at a private Unix socket. It ends with
@@ -10,21 +10,22 @@ the last program that uses it.
 """
 
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from lab.processes.connection import Connection, Process, SandboxError, connect, join
+from lab.processes.folder import remove_what_is_left
 from settings import BROKER_DATABASE, RESULT_DATABASE, ROOT, settings, socket_url, without_password
 
-__all__ = ["Broker", "Sandbox", "SandboxError", "Worker", "connect", "join"]
+__all__ = ["Broker", "Sandbox", "SandboxError", "Worker", "connect", "join", "remove_what_is_left"]
 
 
 class _Process:
@@ -41,7 +42,7 @@ class _Process:
         self._connection.end(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once (SIGKILL), with its children, as if the machine had lost power."""
+        """End it at once (SIGKILL), with its children: it can tidy up nothing."""
         self._connection.end(self.pid, signal.SIGKILL)
 
     def freeze(self) -> None:
@@ -89,6 +90,23 @@ class Broker(_Process):
         """Return a Redis client for one database of the server."""
         return redis.Redis(unix_socket_path=str(self.socket), db=database)
 
+    def require_ready(self) -> None:
+        """Raise `SandboxError` if it does not answer within a second, or has no memory to take a message."""
+        once = Retry(NoBackoff(), 0)
+        client = redis.Redis(unix_socket_path=str(self.socket), socket_timeout=1, retry=once)
+        try:
+            client.set("learn-ready", "", px=1)  # gone after a millisecond
+        except redis.OutOfMemoryError as error:
+            raise SandboxError(
+                f"The broker at {self.url} has no memory left ({error}). It takes no message, and keeps what "
+                "it has. Give it memory: lab.faults.make_room(sandbox.broker)"
+            ) from error
+        except redis.RedisError as error:
+            raise SandboxError(
+                f"The broker at {self.url} does not answer ({error}). If it was frozen on purpose: "
+                "sandbox.broker.thaw(). To begin anew, without what is queued: ./learn down"
+            ) from error
+
     def start(self) -> None:
         """Start it again, empty: it keeps nothing on disk."""
         self.pid = self._connection.start_server().pid
@@ -107,7 +125,7 @@ class Sandbox:
     `pool`: prefork, threads or solo. `profile`: reliable, fast or drill (see celery_app.py).
     `folder`: another sandbox, apart from the shared one.
 
-    Where CELERY_BROKER_URL names a server, that server is used and no broker is started.
+    Where CELERY_BROKER_URL names a server, that server is used, and the sandbox has no broker of its own.
     Raises `SandboxError` if the broker or the worker does not start.
     """
 
@@ -141,18 +159,11 @@ class Sandbox:
     def open(self) -> None:
         """Join the sandbox, or start it, and start the worker."""
         self._has_broker = settings.uses_sandbox or not self._shared
-        if not self._has_broker:
-            self.folder = Path(tempfile.mkdtemp(prefix="learn-celery-"))
         logs = settings.state_dir / "logs" if self._shared else None
-        try:
-            self.connection = join(self.folder, logs, with_server=self._has_broker)
-        except SandboxError:
-            if not self._has_broker:
-                shutil.rmtree(self.folder, ignore_errors=True)
-            raise
+        self.connection = join(self.folder, logs, with_broker=self._has_broker)
         try:
             status = self.connection.status()
-            self.is_new = status.connections == 1 and not status.workers and not status.pinned
+            self.is_new = status.programs == 1 and not status.workers and not status.pinned
             if self._has_broker:
                 server = status.broker or self.connection.start_server()
                 self._broker = Broker(self.connection, self.folder, server)
@@ -165,10 +176,15 @@ class Sandbox:
     def close(self) -> None:
         """End the worker. If nobody else uses the sandbox, the broker ends too."""
         module = sys.modules.get("celery_app")
-        if module and module.app.conf.result_backend == socket_url(self.folder, RESULT_DATABASE):
-            # Results that this program still holds would complain at its exit that the broker is gone.
+        if module and module.app.conf.result_backend == self._result_backend:
+            # Results that this program still holds would complain at its exit that they cannot unsubscribe.
             module.app.backend.result_consumer.subscribed_to.clear()
         self.connection.close()
+
+    @property
+    def _result_backend(self) -> str:
+        own = socket_url(self.folder, RESULT_DATABASE)
+        return own if self._has_broker else settings.result_backend
 
     @property
     def broker(self) -> Broker:
@@ -203,14 +219,16 @@ class Sandbox:
         `concurrency`, `pool`, `profile`: where they are not the sandbox's.
         `options`: more options of `celery worker`.
         `pinned`: it stays when this program ends.
-        Raises `SandboxError` with the end of the worker's log.
+        Raises `SandboxError` with the end of the worker's log, or if the sandbox's broker takes no messages.
         """
+        if self._broker:  # without it, the worker would wait for it
+            self._broker.require_ready()
         environment = os.environ | {
+            "CELERY_BROKER_URL": "" if self._has_broker else settings.broker_url,
+            "CELERY_RESULT_BACKEND": "" if self._has_broker else settings.result_backend,
             "CELERY_PROFILE": profile or self._profile,
             "SANDBOX_DIR": str(self.folder),
         }
-        if self._has_broker:
-            environment |= {"CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": ""}
         arguments = [
             *("--queues", ",".join(queues), "--loglevel", "INFO", "--without-mingle"),
             *("--concurrency", str(concurrency or self._concurrency), "--pool", pool or self._pool),

@@ -1,7 +1,11 @@
 """Have queues served: by the workers that are there already, or by one of our own."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Self
+
+from celery.utils.nodenames import gethostname, nodename, worker_direct
 
 from celery_app import app, require_broker
 from lab import console
@@ -24,7 +28,8 @@ def served(queues: Sequence[str], concurrency: int = 2) -> Iterator[Sandbox]:
     """Have `queues` served for the time of a block, and say by whom.
 
     Uses the workers that serve them. For queues that nobody serves, starts a worker for the block.
-    Raises `SandboxError` if it does not start, and `SystemExit` if a broker of the user does not answer.
+    Raises `SandboxError` if the sandbox or the worker does not start, and `SystemExit` if a broker of the
+    user does not answer.
     """
     if not settings.uses_sandbox:
         require_broker()
@@ -32,7 +37,8 @@ def served(queues: Sequence[str], concurrency: int = 2) -> Iterator[Sandbox]:
         sandbox = Sandbox(concurrency=concurrency)
         sandbox.open()
     try:
-        require_broker()  # it may be frozen
+        if settings.uses_sandbox:
+            sandbox.broker.require_ready()  # it may be frozen, or full
         found = {} if sandbox.is_new and settings.uses_sandbox else queues_served()
         missing = [queue for queue in queues if queue not in found]
         if missing:
@@ -46,3 +52,29 @@ def served(queues: Sequence[str], concurrency: int = 2) -> Iterator[Sandbox]:
         yield sandbox
     finally:
         sandbox.close()
+
+
+class LoneWorker:
+    """A worker with one pool child, and a queue that it alone serves. It runs for the time of a block.
+
+        alone = LoneWorker(sandbox)
+        result = add.apply_async((4, 5), queue=alone.queue)  # it waits
+        with alone:
+            result.get(timeout=10)
+
+    The queue is Celery's own for one worker: see its setting `worker_direct`.
+    """
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._name = f"alone-{os.getpid()}"
+        self.queue = worker_direct(nodename(f"sandbox-{self._name}", gethostname()))
+
+    def __enter__(self) -> Self:
+        self._worker = self._sandbox.start_worker(
+            ["health"], self._name, concurrency=1, options=["worker.direct=1"]
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.stop()

@@ -2,15 +2,19 @@
 
 story = Story(__doc__, queues=["basic"])
 
-@story.step("Send a task", expect=9)
+@story.step(expect=9)
 def first_task() -> int:
-    \"\"\"delay() puts a message on the queue. get() waits for the result.\"\"\"
+    \"\"\"Send a task.
+
+    delay() puts a message on the queue. get() waits for the result.
+    \"\"\"
     return add.delay(4, 5).get(timeout=10)
 
 story.main()
 """
 
 import argparse
+import ast
 import inspect
 import signal
 import sys
@@ -22,7 +26,7 @@ from typing import Any, TypeVar
 from kombu.exceptions import OperationalError
 
 from lab import console
-from lab.sandbox import SandboxError
+from lab.sandbox import Sandbox
 from lab.serving import served
 
 Function = TypeVar("Function", bound=Callable[[], Any])
@@ -30,18 +34,66 @@ Function = TypeVar("Function", bound=Callable[[], Any])
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its title, its code, and what the code must give back."""
+    """One step: a function, and what it must give back."""
 
-    title: str
     function: Callable[[], Any]
     expect: Any
+
+    @property
+    def title(self) -> str:
+        """The first line of the function's docstring."""
+        return self._docstring[0].removesuffix(".")
+
+    @property
+    def explanation(self) -> list[str]:
+        """The other lines of the function's docstring."""
+        return self._docstring[2:]
+
+    @property
+    def code(self) -> str:
+        """The source of the function, without its decorator, its head and its docstring."""
+        source, definition = self._source
+        docstring = definition.body[0]
+        return textwrap.dedent("".join(source.splitlines(keepends=True)[docstring.end_lineno :]))
+
+    @property
+    def expectation(self) -> str:
+        """The source of `expect`; of a function with an expression, only the expression."""
+        source, definition = self._source
+        [decorator] = definition.decorator_list
+        assert isinstance(decorator, ast.Call)
+        [expect] = [keyword.value for keyword in decorator.keywords if keyword.arg == "expect"]
+        shown = expect.body if isinstance(expect, ast.Lambda) else expect
+        return " ".join((ast.get_source_segment(source, shown) or "").split())
+
+    def is_met_by(self, value: Any) -> bool:
+        """Tell whether the value is what the step must give back."""
+        return bool(self.expect(value)) if callable(self.expect) else value == self.expect
+
+    @property
+    def _docstring(self) -> list[str]:
+        return (inspect.getdoc(self.function) or "").splitlines()
+
+    @property
+    def _source(self) -> tuple[str, ast.FunctionDef]:
+        source = textwrap.dedent(inspect.getsource(self.function))
+        [definition] = ast.parse(source).body
+        assert isinstance(definition, ast.FunctionDef)
+        return source, definition
+
+
+class StepFailed(ValueError):
+    """A step of a story did not do what its text says."""
 
 
 class Story:
     """Steps that run in order, with workers for `queues`.
 
     `description` is the text of --help; its first line is the title. `ending` is printed last.
+    While the story runs, `sandbox` is what it runs in.
     """
+
+    sandbox: Sandbox
 
     def __init__(
         self, description: str | None, queues: Sequence[str], concurrency: int = 2, ending: str = ""
@@ -52,14 +104,14 @@ class Story:
         self.ending = ending
         self.steps: list[Step] = []
 
-    def step(self, title: str, *, expect: Any) -> Callable[[Function], Function]:
-        """Add the decorated function as a step.
+    def step(self, *, expect: Any) -> Callable[[Function], Function]:
+        """Add the decorated function as a step. Its docstring is the title, an empty line, an explanation.
 
         `expect` is the value that it must return, or a function of the value that must be true.
         """
 
         def add(function: Function) -> Function:
-            self.steps.append(Step(title, function, expect))
+            self.steps.append(Step(function, expect))
             return function
 
         return add
@@ -73,17 +125,16 @@ class Story:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave the sandbox in good order
         try:
             self.tell()
-        except KeyboardInterrupt:
-            console.fail("interrupted")
-            sys.exit(130)
-        except (SandboxError, OperationalError, StepFailed) as error:
-            console.fail(str(error))
-            sys.exit(1)
+        except BaseException as error:
+            code = console.explain(error)
+            if code is None:
+                raise
+            sys.exit(code)
 
     def tell(self) -> None:
         """Run all steps. Raises `StepFailed` at the first one that does not do what it says."""
         console.heading(self.description.splitlines()[0])
-        with served(self.queues, self.concurrency):
+        with served(self.queues, self.concurrency) as self.sandbox:
             for number, step in enumerate(self.steps, 1):
                 self._run(number, step)
         if self.ending:
@@ -91,9 +142,9 @@ class Story:
 
     def _run(self, number: int, step: Step) -> None:
         console.heading(f"{number}. {step.title}")
-        for line in inspect.getdoc(step.function).splitlines():  # type: ignore[union-attr]
+        for line in step.explanation:
             console.say(line)
-        console.code(body_of(step.function))
+        console.code(step.code)
         with console.waiting_for("the workers"):
             try:
                 value = step.function()
@@ -102,20 +153,5 @@ class Story:
             except Exception as error:
                 raise StepFailed(f"Step {number} ({step.title}) raised {error!r}.") from error
         console.result(value)
-        met = step.expect(value) if callable(step.expect) else value == step.expect
-        if not met:
-            expected = "another result" if callable(step.expect) else repr(step.expect)
-            raise StepFailed(f"Step {number} ({step.title}) gave {value!r}; expected {expected}.")
-
-
-class StepFailed(Exception):
-    """A step of a story did not do what its text says."""
-
-
-def body_of(function: Callable[..., Any]) -> str:
-    """Return the source of a function without its decorator, its head and its docstring."""
-    lines, _ = inspect.getsourcelines(function)
-    source = "".join(lines)
-    docstring = function.__doc__ or ""
-    _, _, after = source.partition(docstring + '"""')
-    return textwrap.dedent(after.strip("\n"))
+        if not step.is_met_by(value):
+            raise StepFailed(f"Step {number} ({step.title}) gave {value!r}; expected {step.expectation}")

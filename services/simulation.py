@@ -17,11 +17,20 @@ async def simulate_waiting(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-def simulate_service(attempt: int, failures: int, error: type[Exception] = ConnectionError) -> str:
-    """Behave like a service that is away for the first `failures` calls.
+# What a failing service says, by the kind of error.
+COMPLAINTS: dict[type[Exception], str] = {
+    ConnectionError: "the service is away",
+    ValueError: "the service refuses the data",
+    RuntimeError: "the service has failed, and does not say why",
+}
 
-    `attempt` counts from 1. Raises `error` while `attempt` is at most `failures`, then returns a line.
+
+def simulate_service(attempt: int, failures: int, error: type[Exception] = ConnectionError) -> str:
+    """Behave like a service that fails in the first `failures` calls.
+
+    `attempt` counts from 1. Raises `error`, one of `COMPLAINTS`, while `attempt` is at most `failures`, then
+    returns a line.
     """
     if attempt <= failures:
-        raise error(f"simulated: the service is away (attempt {attempt} of {failures} that fail)")
+        raise error(f"simulated: {COMPLAINTS[error]} (attempt {attempt} of {failures} that fail)")
     return f"the service answered at attempt {attempt}"

@@ -4,20 +4,23 @@ Queue: realworld. Each task decodes its arguments, calls a service that knows no
 reports. The pipelines at the end are canvases that a program sends.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
 from celery import Task, chord, group
 from celery.canvas import Signature
 from celery.signals import celeryd_after_setup
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from celery_app import app, queue_of
 from services import files, images, mail, order_export, order_import, reports
 from services.arguments import checked
 from services.database import migrate
 from services.files import CleanupResult
-from services.images import ProcessedImage, contact_sheet, list_images
+from services.image_files import ProcessedImage
+from services.image_operations import OperationForm, Operations
+from services.images import contact_sheet, list_images
 from services.mail import SentMail, TemporaryMailError
 from services.order_export import ExportResult
 from services.order_import import ImportResult, PartResult
@@ -70,11 +73,11 @@ def send_email(
 
 @app.task(bind=True)
 @checked
-def process_image(self: Task, image_path: str, operations: list[dict[str, Any]]) -> ProcessedImage:
+def process_image(self: Task, image_path: str, operations: Operations) -> ProcessedImage:
     """Apply `operations` to an image in the data folder, and report after each one.
 
-    An operation is its type and its parameters: `{"type": "resize", "width": 800}`. The types are resize,
-    crop, filter, rotate, thumbnail, watermark and format.
+    The operations are resize, crop, filter, rotate, thumbnail, watermark and format. Each is a name, which
+    stands for its defaults, or a type with parameters: `["crop", {"type": "resize", "width": 800}]`.
     """
 
     def report(done: int, total: int, operation: str) -> None:
@@ -85,7 +88,7 @@ def process_image(self: Task, image_path: str, operations: list[dict[str, Any]])
 
 @app.task
 @checked
-def make_contact_sheet(processed: list[dict[str, Any]], output: str) -> ProcessedImage:
+def make_contact_sheet(processed: list[ProcessedImage], output: str) -> ProcessedImage:
     """Put small copies of processed images on one sheet, `output`, in the data folder's `out`."""
     return contact_sheet([image["path"] for image in processed], output)
 
@@ -155,9 +158,12 @@ def generate_report(period: str) -> ReportResult:
     return reports.generate_report(period)
 
 
+Days = Annotated[float, Field(gt=0, le=36_500)]  # to a hundred years
+
+
 @app.task
 @checked
-def cleanup_files(folder: str, older_than_days: float, dry_run: bool = True) -> CleanupResult:
+def cleanup_files(folder: str, older_than_days: Days, dry_run: bool = True) -> CleanupResult:
     """Remove old files in the data folder's `out`. By default it only says what it would remove."""
     return files.cleanup_files(folder, timedelta(days=older_than_days), dry_run=dry_run)
 
@@ -195,12 +201,12 @@ def mail_failure(self: Task, failed_id: str, to_email: str) -> SentMail:
 # --- Pipelines: canvases to send ------------------------------------------------------------------------
 
 
-def process_folder(folder: str, operations: list[dict[str, Any]]) -> group:
+def process_folder(folder: str, operations: Sequence[OperationForm]) -> group:
     """Return a group that processes all images of `folder` in the data folder, on all cores."""
     return group(process_image.s(path, operations) for path in list_images(folder))
 
 
-def contact_sheet_by_mail(folder: str, operations: list[dict[str, Any]], to_email: str) -> Signature:
+def contact_sheet_by_mail(folder: str, operations: Sequence[OperationForm], to_email: str) -> Signature:
     """Return a canvas: process all images of `folder`, put them on one sheet, mail it."""
     sheet = make_contact_sheet.s("contact-sheets/latest.jpg") | mail_contact_sheet.s(to_email)
     return chord(process_folder(folder, operations), sheet)

@@ -1,81 +1,63 @@
 """How a program talks to the supervisor of a sandbox folder, and starts it where none runs."""
 
-import json
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TypeVar
+
+from lab.processes.folder import CONTROL_SOCKET, remove_what_is_left
+from lab.processes.wire import (
+    BROKER,
+    Busy,
+    End,
+    Ended,
+    Failed,
+    GetStatus,
+    Message,
+    Pin,
+    Process,
+    StartServer,
+    StartWorker,
+    Status,
+    Stop,
+    decode,
+)
+
+__all__ = ["BROKER", "Connection", "Process", "SandboxError", "Status", "connect", "join"]
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_SOCKET_PATH = 100  # bytes; Linux allows 107, macOS 103
 START_SECONDS = 20.0
+ENDED = Failed("The sandbox has ended. Start it again with ./learn up.")
+
+Answer = TypeVar("Answer", bound=Message)
 
 
 class SandboxError(RuntimeError):
     """The sandbox, or a part of it, could not start. The text says why and what to do."""
 
 
-@dataclass(frozen=True)
-class Process:
-    """A process of a sandbox: its name, its process id, its log file."""
-
-    name: str
-    pid: int
-    log: Path
-
-    @classmethod
-    def of(cls, details: dict[str, Any]) -> Self:
-        """Return it as the supervisor describes it."""
-        return cls(details["name"], details["pid"], Path(details["log"]))
-
-
-@dataclass(frozen=True)
-class Status:
-    """What runs in a sandbox. `connections` are the programs that use it now."""
-
-    supervisor: int
-    folder: Path
-    logs: Path
-    pinned: bool
-    connections: int
-    broker: Process | None
-    workers: tuple[Process, ...]
-
-    @classmethod
-    def of(cls, answer: dict[str, Any]) -> Self:
-        """Return it as the supervisor describes it."""
-        return cls(
-            supervisor=answer["supervisor"],
-            folder=Path(answer["folder"]),
-            logs=Path(answer["logs"]),
-            pinned=answer["pinned"],
-            connections=answer["connections"],
-            broker=Process.of(answer["broker"]) if answer["broker"] else None,
-            workers=tuple(map(Process.of, answer["workers"])),
-        )
-
-
 class Connection:
     """A connection to the supervisor of a sandbox folder. While it is open, the sandbox stays."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, folder: Path, link: socket.socket) -> None:
+        self.folder = folder
         self.link = link
-        self._lines = link.makefile("r")
+        self._lines = link.makefile("rb")
 
     def status(self) -> Status:
         """Return what runs in the sandbox."""
-        return Status.of(self._ask("status"))
+        return self._ask(GetStatus(), Status)
 
     def pin(self) -> Status:
         """Let the sandbox stay when the last connection closes. Return what runs in it."""
-        return Status.of(self._ask("pin"))
+        return self._ask(Pin(), Status)
 
     def start_worker(
         self,
@@ -85,127 +67,150 @@ class Connection:
         *,
         environment: Mapping[str, str],
         folder: Path,
+        path: Sequence[str] | None = None,
         pinned: bool = False,
     ) -> Process:
         """Start `celery -A app worker arguments…`, and return it when it is ready.
 
-        `name` gets a number if it is taken. `folder` is where it runs. `pinned`: it stays when this
-        connection closes. Raises `SandboxError` with the end of its log if it does not start.
+        `name` gets a number if it is taken. `folder` is where it runs. `path`: folders to import from,
+        instead of this project. `pinned`: it stays when this connection closes.
+        Raises `SandboxError` with the end of its log if it does not start.
         """
-        answer = self._ask(
-            "start_worker",
-            name=name,
-            app=app,
-            arguments=list(arguments),
-            env=dict(environment),
-            cwd=str(folder),
-            pinned=pinned,
-        )
-        return Process.of(answer["worker"])
+        own_path = None if path is None else list(path)
+        order = StartWorker(name, app, list(arguments), dict(environment), str(folder), pinned, own_path)
+        return self._ask(order, Process)
 
-    def start_server(self) -> Process:
-        """Start the sandbox's broker if it does not run, and return it."""
-        return Process.of(self._ask("start_server")["broker"])
+    def start_server(self, name: str = BROKER, arguments: Sequence[str] = ()) -> Process:
+        """Start a server at the socket `name`.sock, if it does not run, and return it.
 
-    def start_another_server(self, name: str, arguments: Sequence[str]) -> Process:
-        """Start one more server, at the socket `name`.sock, with more `arguments`, and return it."""
-        return Process.of(self._ask("start_another_server", name=name, arguments=list(arguments))["server"])
+        Without arguments: the broker of the sandbox. `arguments` are options of the server.
+        Raises `SandboxError` with the end of its log if it does not start.
+        """
+        return self._ask(StartServer(name, list(arguments)), Process)
 
     def end(self, pid: int, number: signal.Signals) -> None:
         """Send a signal to a process of the sandbox, and wait until it has ended."""
-        self._ask("end", pid=pid, signal=number)
+        self._ask(End(pid, number), Ended)
 
-    def _ask(self, do: str, **details: Any) -> dict[str, Any]:
+    def _ask(self, request: Message, expected: type[Answer]) -> Answer:
+        answer = self.exchange(request)
+        if isinstance(answer, Failed):
+            raise SandboxError(answer.reason)
+        assert isinstance(answer, expected)
+        return answer
+
+    def exchange(self, request: Message) -> Message:
+        """Send a request, and return the answer. It is `ENDED` if the sandbox has ended."""
         try:
-            self.link.sendall(json.dumps({"do": do, **details}).encode() + b"\n")
+            self.link.sendall(request.encode())
             line = self._lines.readline()
         except ConnectionError:
-            line = ""
-        if not line:
-            raise SandboxError("The sandbox has ended. Start it again with ./learn up.")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise SandboxError(answer["error"])
-        return answer
+            line = b""
+        try:
+            return decode(line) if line else ENDED
+        except ValueError:
+            return Failed(
+                f"A sandbox that another version of this project has started runs in {self.folder}. "
+                f"End it: pkill -f {self.folder}"
+            )
 
     def close(self) -> None:
         """Leave the sandbox. If nobody else uses it, it ends, and this waits until it has."""
-        try:
+        with contextlib.suppress(OSError):  # it had ended before
             self.link.shutdown(socket.SHUT_WR)
             self._wait_for_the_end()
-        except OSError:
-            pass  # it had ended before
-        self._lines.close()
-        self.link.close()
+        self.let_go()
 
     def stop(self) -> None:
         """End the sandbox, whoever uses it, and wait until it has ended."""
-        self.link.sendall(json.dumps({"do": "stop"}).encode() + b"\n")
-        self._wait_for_the_end()
+        with contextlib.suppress(OSError):
+            self.link.sendall(Stop().encode())
+            self._wait_for_the_end()
+        self.let_go()
 
     def _wait_for_the_end(self) -> None:
         while self.link.recv(4096):
             pass
 
+    def let_go(self) -> None:
+        """Close the connection, and do not wait. Removes what is left of a sandbox that was killed."""
+        self._lines.close()
+        self.link.close()
+        remove_what_is_left(self.folder)
+
 
 def connect(folder: Path) -> Connection | None:
-    """Return a connection to the sandbox in `folder`, or None if none runs there."""
+    """Return a connection to the sandbox in `folder`, or None if none runs there.
+
+    Raises `SandboxError` if one runs there that cannot be talked to.
+    """
     link = socket.socket(socket.AF_UNIX)
     try:
-        link.connect(str(folder / "control.sock"))
-        connection = Connection(link)
-        connection.status()
-    except (FileNotFoundError, ConnectionRefusedError, SandboxError):
-        link.close()  # it is gone, or just ending
+        link.connect(str(folder / CONTROL_SOCKET))
+    except (FileNotFoundError, ConnectionRefusedError):
+        link.close()
         return None
-    return connection
+    connection = Connection(folder, link)
+    answer = connection.exchange(GetStatus())
+    if isinstance(answer, Status):
+        return connection
+    connection.let_go()
+    if answer is ENDED:  # at this moment
+        return None
+    raise SandboxError(str(answer))
 
 
-def join(folder: Path, logs: Path | None = None, with_server: bool = True) -> Connection:
+def join(folder: Path, logs: Path | None = None, with_broker: bool = True) -> Connection:
     """Return a connection to the sandbox in `folder`; start it first if it does not run.
 
     Raises `SandboxError` if it cannot start.
     """
-    if len(os.fsencode(folder / "control.sock")) > LONGEST_SOCKET_PATH:
+    if len(os.fsencode(folder / CONTROL_SOCKET)) > LONGEST_SOCKET_PATH:
         raise SandboxError(
             f"SANDBOX_DIR={str(folder)!r} is too long: the path of a socket may have {LONGEST_SOCKET_PATH} "
             "characters. Set SANDBOX_DIR to a shorter path."
         )
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        if connection := connect(folder):
+        if connection := connect(folder) or _start(folder, logs or folder / "logs", with_broker):
             return connection
-        is_busy = _start_supervisor(folder, logs or folder / "logs", with_server)
-        if is_busy:
-            time.sleep(0.02)  # another program is starting or ending it at this moment
+        time.sleep(0.02)  # another program is starting or ending it at this moment
     raise SandboxError(f"The sandbox in {folder} did not start within {START_SECONDS:.0f} seconds.")
 
 
-def _start_supervisor(folder: Path, logs: Path, with_server: bool) -> bool:
-    command = [
-        sys.executable,
-        "-m",
-        "lab.processes.supervisor",
-        str(folder),
-        str(logs),
-        "server" if with_server else "-",
-    ]
-    with tempfile.TemporaryFile() as errors:
-        supervisor = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,  # Ctrl-C in the terminal is for its user, not for the supervisor
-            text=True,
-        )
-        assert supervisor.stdout
-        with supervisor.stdout:
-            line = supervisor.stdout.readline()
+def _start(folder: Path, logs: Path, with_broker: bool) -> Connection | None:
+    """Start a supervisor, and return the connection to it, or None if another one has the folder.
+
+    It has this connection from its first moment on: if this program is killed, it ends.
+    """
+    ours, its = socket.socketpair()
+    module = ("-m", "lab.processes.supervisor")
+    supervisor = subprocess.Popen(
+        [sys.executable, *module, str(folder), str(logs), "broker" if with_broker else "-"],
+        cwd=ROOT,
+        stdin=its.fileno(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C in the terminal is for its user, not for the supervisor
+    )
+    its.close()
+    connection = Connection(folder, ours)
+    try:
+        answer = connection.exchange(GetStatus())
+        if isinstance(answer, Status):
+            return connection
+        connection.close()
+        if isinstance(answer, Busy):
+            return None
+        raise SandboxError(f"The sandbox could not start in {folder}. {_reason(answer, supervisor)}")
+    finally:
+        assert supervisor.stderr
+        supervisor.stderr.close()
         supervisor.wait()  # it has forked, and lives on by itself
-        errors.seek(0)
-        said = json.loads(line or "{}") or {"error": errors.read().decode(errors="replace").strip()}
-    if "error" in said:
-        raise SandboxError(f"The sandbox could not start in {folder}. {said['error']}")
-    return "busy" in said
+
+
+def _reason(answer: Message, supervisor: subprocess.Popen[bytes]) -> str:
+    if answer is not ENDED and isinstance(answer, Failed):
+        return answer.reason
+    assert supervisor.stderr
+    return supervisor.stderr.read().decode(errors="replace").strip() or "Its supervisor was killed."

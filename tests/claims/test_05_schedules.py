@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from celery import Celery
-from celery.beat import Scheduler
+from celery.beat import PersistentScheduler
 from celery.schedules import crontab
 
 from celery_app import DRILL, app
@@ -54,13 +54,15 @@ def test_beat_needs_no_worker(start_beat: StartBeat) -> None:
     assert {message.task for message in xray("basic").messages} == {"tasks.basic_tasks.periodic_task"}
 
 
-def test_a_second_schedule_replaces_the_first() -> None:
+def test_a_second_schedule_replaces_the_first(tmp_path: Path) -> None:
     """05.2 A second `app.conf.beat_schedule = {…}` replaces the first one, and its entries are sent no
     more."""
     program: Celery[Any] = Celery(set_as_current=False)
-    program.conf.beat_schedule = {"first": {"task": "first", "schedule": 60}}
-    program.conf.beat_schedule = {"second": {"task": "second", "schedule": 60}}
-    assert [entry.task for entry in Scheduler(program).schedule.values()] == ["second"]
+    for name in ("first", "second"):  # the schedule file still knows the first one
+        program.conf.beat_schedule = {name: {"task": name, "schedule": 60}}
+        scheduler = PersistentScheduler(program, schedule_filename=str(tmp_path / "schedule"))
+        assert set(scheduler.schedule) == {name, "celery.backend_cleanup"}  # the latter is Celery's own
+        scheduler.close()
 
 
 def test_expires_leaves_at_most_one_message_to_run(start_beat: StartBeat, sandbox: Sandbox) -> None:
@@ -126,24 +128,26 @@ def test_the_schedule_file_keeps_the_periods(
 def test_a_long_countdown_runs_more_than_once(drill_sandbox: Sandbox, tmp_path: Path) -> None:
     """05.7 On Redis, a task whose countdown is longer than the visibility timeout runs more than once."""
     start(drill_sandbox)
-    mark.apply_async(args=[str(tmp_path / "runs")], countdown=6)
-    wait_for("it has run twice", lambda: len(lines(tmp_path / "runs")) >= 2, seconds=30)
+    mark.apply_async(args=[str(tmp_path / "long")], countdown=6)
+    mark.apply_async(args=[str(tmp_path / "short")], countdown=1)
+    wait_for("it has run twice", lambda: len(lines(tmp_path / "long")) >= 2, seconds=30)
+    assert lines(tmp_path / "short") == ["x"]  # shorter than the visibility timeout
 
 
 def test_a_countdown_whose_worker_is_killed_is_late(drill_sandbox: Sandbox, tmp_path: Path) -> None:
     """05.8 When the worker that holds a countdown is killed, the task runs after the visibility timeout, and
     not when its time comes."""
     with Timeline() as timeline:
-        holder = start(drill_sandbox)
-        result = mark.apply_async(args=[str(tmp_path / "runs")], countdown=0.5)
+        holder = start(drill_sandbox, name="holder")
+        result = mark.apply_async(args=[str(tmp_path / "runs")], countdown=2)
         wait_for("the worker holds it", lambda: any(run.received for run in timeline.runs))
         holder.kill()
-        start(drill_sandbox)
-        held, done = timeline.wait_for(result)
-    assert (held.outcome, done.outcome, done.redelivered) == ("received", "succeeded", True)
-    assert held.received
+        start(drill_sandbox, name="other")
+        lost, done = timeline.wait_for(result)
+    assert (lost.outcome, done.outcome, done.redelivered) == ("received", "succeeded", True)
+    assert lost.received
     assert done.started
-    assert done.started - held.received > DRILL["visibility_timeout"] - 0.5  # and not half a second
+    assert done.started - lost.received > DRILL["visibility_timeout"] - 0.5  # its time came after 2 seconds
     assert lines(tmp_path / "runs") == ["x"]
 
 

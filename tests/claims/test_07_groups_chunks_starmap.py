@@ -1,5 +1,6 @@
 """The claims of notebook 07: many tasks at once."""
 
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,18 +124,25 @@ def test_limits_and_retries(sandbox: Sandbox) -> None:
     """07.9 The task's own time limits and retries do not work for the items of `chunks` and `starmap`."""
     start(sandbox)
     slow: AsyncResult = time_limited_task.starmap([(1.2,)]).apply_async()
+    slow_chunk: AsyncResult = time_limited_task.chunks([(1.2,)], 1).apply_async()
     starmap: AsyncResult = retry_fixed_delay.starmap([(1, 0.1)]).apply_async()
     chunk: AsyncResult = retry_fixed_delay.chunks([(1, 0.1)], 1).apply_async()
     assert retry_fixed_delay.delay(1, 0.1).get(timeout=20) == "the service answered at attempt 2"
     assert isinstance(starmap.get(timeout=20, propagate=False), ConnectionError)
     assert isinstance(chunk.get(timeout=20, propagate=False)[0], ConnectionError)
-    assert slow.get(timeout=20) == ["finished in 1.2 s"]  # alone it stops after its limit of 1 s
+    assert time_limited_task.delay(1.2).get(timeout=20) == "stopped after 1 s of 1.2 s"
+    assert slow.get(timeout=20) == ["finished in 1.2 s"]
+    assert slow_chunk.get(timeout=20) == [["finished in 1.2 s"]]
 
 
 def test_an_error_inside_a_batch(sandbox: Sandbox) -> None:
     """07.10 An error inside a batch discards the messages of the batch that are not sent yet."""
     with pytest.raises(EncodeError):
         bulk_publish(add, [(1, 1), (2, 2), (3, {3}), (4, 4)])
+    assert waiting("basic") == 0
+    with contextlib.suppress(KeyError), app.producer_or_acquire() as producer, producer.batch():
+        add.apply_async((1, 1), producer=producer)
+        raise KeyError("an error of the program")
     assert waiting("basic") == 0
     bulk_publish(add, [(1, 1), (2, 2)])
     assert waiting("basic") == 2
@@ -173,9 +181,10 @@ def test_a_group_of_one(sandbox: Sandbox) -> None:
     assert (two["squares"], explicit["squares"]) == ([16, 36], [16])
 
 
-def test_get_inside_a_task(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_get_inside_a_task(sandbox: Sandbox, pool: str) -> None:
     """07.13 `get()` inside a task raises RuntimeError."""
-    start(sandbox)
+    start(sandbox, pool=pool)
     with pytest.raises(RuntimeError, match=r"Never call result.get\(\) within a task"):
         sum_and_wait.delay([1, 2, 3]).get(timeout=20)
 

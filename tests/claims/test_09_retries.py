@@ -123,9 +123,11 @@ def test_jitter(sandbox: Sandbox) -> None:
     0 to the full wait.
     """
     worker = start(sandbox)
-    results = [retry_after_one_second.delay(1) for _ in range(40)]
-    wait_for("all retries", lambda: all(retry_waits(worker, result.id) for result in results))
-    assert {retry_waits(worker, result.id)[0] for result in results} == {0, 1}
+    results = [retry_after_one_second.delay(3) for _ in range(60)]
+    wait_for("all answers", lambda: states(results) == ["SUCCESS"] * 60, seconds=60)
+    waits = [retry_waits(worker, result.id) for result in results]
+    for retry, full in enumerate((1, 2, 4)):  # that one of them is missing happens once in 100,000 times
+        assert {wait[retry] for wait in waits} == set(range(full + 1))
 
 
 def test_copies_of_a_retry(drill_sandbox: Sandbox) -> None:
@@ -133,6 +135,7 @@ def test_copies_of_a_retry(drill_sandbox: Sandbox) -> None:
     copy of the retry sends retries of its own.
     """
     worker = start(drill_sandbox)
-    result = retry_fixed_delay.delay(99, 6)
+    long, short = retry_fixed_delay.delay(99, 6), retry_fixed_delay.delay(99, 0.1)
     # One task that is delivered once sends three retries, and the last of its four runs fails.
-    wait_for("more retries", lambda: len(retry_waits(worker, result.id)) > 3, seconds=60)
+    wait_for("more retries", lambda: len(retry_waits(worker, long.id)) > 3, seconds=60)
+    assert len(retry_waits(worker, short.id)) == 3

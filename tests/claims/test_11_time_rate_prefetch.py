@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
+import psutil
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.result import AsyncResult
 
 from celery_app import app
-from lab.evidence import received, states
+from lab.evidence import received, states, waiting
 from lab.sandbox import Sandbox
 from lab.wrong_tasks import acknowledge_early, never_stop
 from lab.xray import xray
 from tasks.advanced_tasks import rate_limited_task, time_limited_task
 from tasks.basic_tasks import add
-from tests.helper_tasks import hang, mark_and_wait
+from tests.helper_tasks import hang, mark_and_wait, process_id
 from tests.waiting import lines, wait_for
 from tests.workers import start
 
@@ -27,11 +28,11 @@ def counts(sandbox: Sandbox) -> tuple[int, int]:
     return int(client.llen("basic")), int(client.hlen("unacked"))
 
 
-def occupy(sandbox: Sandbox, room: Path) -> AsyncResult:
-    """Send a task that runs until the file `release` exists, and wait until it runs."""
-    task = mark_and_wait.delay(str(room / "runs"), str(room / "release"))
-    wait_for("the long task runs", lambda: lines(room / "runs"))
-    return task
+def occupy(room: Path, concurrency: int) -> list[AsyncResult]:
+    """Send as many tasks that run until the file `release` exists, and wait until all run."""
+    tasks = [mark_and_wait.delay(str(room / "runs"), str(room / "release")) for _ in range(concurrency)]
+    wait_for("the long tasks run", lambda: len(lines(room / "runs")) == concurrency)
+    return tasks
 
 
 def finished(tasks: list[AsyncResult]) -> int:
@@ -44,13 +45,18 @@ def test_soft_and_hard_limit_on_prefork(sandbox: Sandbox, tmp_path: Path) -> Non
     """
     start(sandbox, "basic", concurrency=1)
     # It writes a line when SoftTimeLimitExceeded is raised, and goes on.
+    children = [process_id.delay().get(timeout=20)]
     deaf = hang.apply_async(args=[str(tmp_path / "told")], soft_time_limit=0.5, time_limit=1)
     assert isinstance(deaf.get(timeout=30, propagate=False), TimeLimitExceeded)
     assert lines(tmp_path / "told") == ["told to stop"]
+    children.append(process_id.delay().get(timeout=20))
     polite = mark_and_wait.apply_async(
         args=[str(tmp_path / "runs"), str(tmp_path / "release")], soft_time_limit=0.5
     )
     assert isinstance(polite.get(timeout=30, propagate=False), SoftTimeLimitExceeded)
+    children.append(process_id.delay().get(timeout=20))
+    assert children[0] != children[1] == children[2]
+    wait_for("the first one is gone", lambda: not psutil.pid_exists(children[0]))
 
 
 def test_except_exception_swallows_the_soft_limit(sandbox: Sandbox) -> None:
@@ -86,10 +92,17 @@ def test_pools_without_limits(sandbox: Sandbox, pool: str) -> None:
 
 def test_the_callers_limits_win(sandbox: Sandbox) -> None:
     """11.5 Time limits that the caller gives win over those of the task."""
-    start(sandbox, "advanced")
-    longer = time_limited_task.apply_async(args=[1.5], soft_time_limit=60)
+    start(sandbox)
+    assert (never_stop.soft_time_limit, never_stop.time_limit) == (1, 2)
+    for soft, hard in ((0.5, 1), (2, 3)):  # shorter ones and longer ones
+        with pytest.raises(TimeLimitExceeded) as error:
+            never_stop.apply_async(soft_time_limit=soft, time_limit=hard).get(timeout=30)
+        assert error.value.args == (hard,)
     assert time_limited_task.soft_time_limit == 1
+    longer = time_limited_task.apply_async(args=[1.5], soft_time_limit=60)
     assert longer.get(timeout=15) == "finished in 1.5 s"
+    shorter = time_limited_task.apply_async(args=[0.8], soft_time_limit=0.3)
+    assert shorter.get(timeout=15).startswith("stopped")
 
 
 def test_the_limits_travel_in_the_message(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,33 +156,38 @@ def test_a_rate_limit_by_remote_control(sandbox: Sandbox) -> None:
     assert sorted(line.partition(" ")[2] for line in told) == ["[rate_limit=5/s]", "[rate_limit=6/m]"]
 
 
-def test_a_busy_worker_hoards(sandbox: Sandbox, tmp_path: Path) -> None:
-    """11.10 With a prefetch multiplier of 4, a busy worker holds four times as many messages as its
-    concurrency, and an idle worker beside it does not get them.
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_busy_worker_hoards(sandbox: Sandbox, tmp_path: Path, concurrency: int) -> None:
+    """11.10 With a prefetch multiplier of 4, a busy worker holds four times as many unacknowledged messages
+    as its concurrency, and an idle worker beside it does not get them.
     """
-    start(sandbox, "basic", concurrency=1, options=["--prefetch-multiplier", "4"])
-    long = occupy(sandbox, tmp_path)
-    short = [add.delay(number, 1) for number in range(6)]
-    wait_for("the busy worker is full", lambda: counts(sandbox) == (3, 4))
+    start(sandbox, "basic", concurrency=concurrency, options=["--prefetch-multiplier", "4"])
+    long = occupy(tmp_path, concurrency)
+    hoarded = 3 * concurrency
+    short = [add.delay(number, 1) for number in range(hoarded + 3)]
+    wait_for("the busy worker is full", lambda: counts(sandbox) == (3, 4 * concurrency))
     start(sandbox, "basic", concurrency=1)
     wait_for("the idle worker has done what it got", lambda: finished(short) == 3)
-    wait_for("the busy worker has the others", lambda: counts(sandbox) == (0, 4))
-    assert (finished(short), long.state) == (3, "STARTED")
+    wait_for("the busy worker has the others", lambda: counts(sandbox) == (0, 4 * concurrency))
+    assert (finished(short), states(long)) == (3, ["STARTED"] * concurrency)
     (tmp_path / "release").touch()
-    assert [task.get(timeout=10) for task in short] == [1, 2, 3, 4, 5, 6]
+    assert [task.get(timeout=10) for task in short] == list(range(1, hoarded + 4))
 
 
-def test_a_multiplier_of_one_with_late_acknowledgement(sandbox: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_multiplier_of_one_with_late_acknowledgement(
+    sandbox: Sandbox, tmp_path: Path, concurrency: int
+) -> None:
     """11.11 With late acknowledgement and a prefetch multiplier of 1, a worker holds only the messages that
     it runs.
     """
-    start(sandbox, "basic", concurrency=1, options=["--prefetch-multiplier", "1"])
-    long = occupy(sandbox, tmp_path)
+    start(sandbox, "basic", concurrency=concurrency, options=["--prefetch-multiplier", "1"])
+    long = occupy(tmp_path, concurrency)
     short = [add.delay(number, 1) for number in range(6)]
     start(sandbox, "basic", concurrency=1)
     wait_for("the idle worker has done all of them", lambda: finished(short) == 6)
-    wait_for("only the long one is unacknowledged", lambda: counts(sandbox) == (0, 1))
-    assert long.state == "STARTED"
+    wait_for("only the long ones are unacknowledged", lambda: counts(sandbox) == (0, concurrency))
+    assert states(long) == ["STARTED"] * concurrency
     (tmp_path / "release").touch()
 
 
@@ -180,7 +198,7 @@ def test_a_multiplier_of_one_with_early_acknowledgement(sandbox: Sandbox) -> Non
     start(sandbox, "basic", options=["--prefetch-multiplier", "1"])
     long = [acknowledge_early.delay() for _ in range(2)]
     wait_for("both run", lambda: states(long) == ["STARTED", "STARTED"])
-    wait_for("nothing is held", lambda: counts(sandbox) == (0, 0))
+    wait_for("nothing is unacknowledged", lambda: counts(sandbox) == (0, 0))
     short = [add.delay(number, 1) for number in range(6)]
     wait_for("the busy worker holds two", lambda: counts(sandbox) == (4, 2))
     start(sandbox, "basic", concurrency=1)
@@ -190,22 +208,27 @@ def test_a_multiplier_of_one_with_early_acknowledgement(sandbox: Sandbox) -> Non
 
 
 def test_delayed_tasks_ignore_prefetch(sandbox: Sandbox) -> None:
-    """11.13 Tasks with a countdown or an ETA ignore the prefetch limit: one worker takes them all."""
+    """11.13 Tasks with a countdown or an ETA do not count against the prefetch limit: one free worker takes
+    them all.
+    """
     for _ in range(100):
         add.apply_async(args=[1, 2], countdown=3600)
     start(sandbox, "basic", concurrency=1, options=["--prefetch-multiplier", "1"])
     wait_for("it has taken them all", lambda: counts(sandbox) == (0, 100))
+    assert add.delay(1, 2).get(timeout=10) == 3  # and there is room for others
 
 
 def test_a_limit_for_delayed_tasks_stops_all_others(sandbox: Sandbox) -> None:
     """11.14 When a worker has reached `worker_eta_task_limit`, it takes no other task from its queues
     either.
     """
-    start(sandbox, "basic", options=["worker_eta_task_limit=10"])
+    start(sandbox, "basic", "advanced", options=["worker_eta_task_limit=10"])
     for _ in range(10):
         add.apply_async(args=[1, 2], countdown=3600)
     wait_for("it has reached the limit", lambda: counts(sandbox) == (0, 10))
-    plain = add.delay(1, 2)
-    start(sandbox, "advanced", concurrency=1)
-    time_limited_task.delay(0.5).get(timeout=10)  # time enough for a worker that would take it
-    assert (plain.state, counts(sandbox)[0]) == ("PENDING", 1)
+    plain = [add.apply_async(args=[1, 2], queue=queue) for queue in ("basic", "advanced")]
+    start(sandbox, "health", concurrency=1)
+    # Time enough for a worker that would take them.
+    time_limited_task.apply_async(args=[0.5], queue="health").get(timeout=10)
+    assert states(plain) == ["PENDING", "PENDING"]
+    assert (waiting("basic"), waiting("advanced")) == (1, 1)

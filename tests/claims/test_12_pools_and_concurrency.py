@@ -50,26 +50,34 @@ def test_children_are_replaced(sandbox: Sandbox, pool: str, processes: int) -> N
     assert "WARNING" not in worker.log.read_text()
 
 
-def test_memory_is_looked_at_after_the_task(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize(("kib", "processes"), [("1", 2), ("100000000", 1)])
+def test_memory_is_looked_at_after_the_task(sandbox: Sandbox, kib: str, processes: int) -> None:
     """12.4 A child above `--max-memory-per-child` finishes its task, and is replaced after it."""
-    start(sandbox, pool="prefork", concurrency=1, options=["--max-memory-per-child", "1"])
-    first, second = [process_id.delay().get(timeout=20) for _ in range(2)]  # both succeed
-    assert first != second
+    start(sandbox, pool="prefork", concurrency=1, options=["--max-memory-per-child", kib])
+    assert len({process_id.delay().get(timeout=20) for _ in range(2)}) == processes  # both succeed
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_what_a_crash_costs(sandbox: Sandbox, pool: str) -> None:
+def test_what_a_crash_costs(sandbox: Sandbox, tmp_path: Path, pool: str) -> None:
     """12.5 A crash in a task costs the prefork pool one child. It ends a worker on threads or solo, with all
     its tasks."""
-    worker = start(sandbox, pool=pool)
+    worker = start(sandbox, pool=pool, concurrency=2)
+    runs, release = tmp_path / "runs", tmp_path / "release"
+    sent = []
+    if pool != "solo":  # another task runs meanwhile
+        sent.append(mark_and_wait.delay(str(runs), str(release)))
+        wait_for("it runs", lambda: lines(runs))
     result = crash.delay()
     if pool == "prefork":
         assert type(result.get(timeout=30, propagate=False)).__name__ == "WorkerLostError"
+        release.touch()
+        assert [other.get(timeout=20) for other in sent] == ["released"]
+        assert len(lines(runs)) == 1
         assert add.delay(1, 1).get(timeout=20) == 2
         assert is_running(worker)
     else:
         wait_for("the worker has ended", lambda: not is_running(worker))
-        assert result.state == "STARTED"
+        assert set(states([*sent, result])) == {"STARTED"}
 
 
 def test_solo_runs_one(sandbox: Sandbox, tmp_path: Path) -> None:

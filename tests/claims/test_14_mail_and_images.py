@@ -17,7 +17,7 @@ from lab.sandbox import Sandbox
 from lab.timeline import Timeline
 from lab.wrong_tasks import count_bytes
 from lab.xray import xray
-from services.images import MAX_PIXELS
+from services.image_files import MAX_PIXELS
 from services.mail import PermanentMailError
 from tasks.realworld_tasks import process_folder, process_image, send_email
 from tests.waiting import wait_for, wait_until_idle

@@ -162,6 +162,14 @@ def test_every_path_of_the_map_exists():
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_every_folder_whose_rule_contributing_names_exists():
+    _, _, after = (ROOT / "CONTRIBUTING.md").read_text().partition("## What each folder may use")
+    rules, _, _ = after.partition("\n## ")
+    paths = [path for cells in first_cells(rules) for path in cells]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert {f"{path.parent.name}/" for path in ROOT.glob("*/*.py")} <= set(paths)
+
+
 def test_the_learn_commands_of_the_readme_are_those_of_help():
     named = set(re.findall(r"\./learn ([a-z]+)", README))
     assert named == set(learn.list_commands(Context(learn)))

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lab.sandbox import Sandbox
 from settings import ROOT
 from tests.waiting import wait_for
 
@@ -73,6 +75,15 @@ def test_an_example_uses_the_worker_that_is_there_and_says_so(folder: Path) -> N
     finally:
         assert run(folder, "./learn", "down").stdout == "The sandbox has ended.\n"
     assert run(folder, "./learn", "status").returncode == 1
+
+
+def test_all_works_on_a_broker_of_the_user_and_mail_arrives(sandbox: Sandbox, folder: Path) -> None:
+    # To the tour this is a server of somebody else: its own sandbox is in another folder, without a broker.
+    url, backend = sandbox.broker.url, sandbox.broker.result_backend
+    tour = run(folder, "./learn", CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=backend)
+    assert (tour.returncode, tour.stderr) == (0, "")
+    assert f"Broker: {url}. This program uses a worker of its own" in tour.stdout
+    assert "-> to boss@example.com: Sales 2026-05, with [" in tour.stdout
 
 
 # --- the scripts ---
@@ -162,6 +173,18 @@ def test_flower_listens_on_loopback_only_and_asks_for_a_password(folder: Path, t
         flower.wait(timeout=30)
 
 
+def test_a_second_flower_on_a_port_names_the_port_in_one_line(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        port = first.getsockname()[1]
+        flower = run(folder, "./start_flower.sh", f"--port={port}")
+    assert flower.returncode == 1
+    broker, line = flower.stderr.splitlines()
+    assert broker.startswith("Broker: ")
+    assert line.startswith(f"Flower cannot listen on port {port} of 127.0.0.1: Address already in use.")
+    assert line.endswith("--port=5556")
+    assert flower.stdout == ""
+
+
 def test_flower_beyond_loopback_needs_a_password_of_ones_own(folder: Path) -> None:
     flower = run(folder, "./start_flower.sh", "--address=0.0.0.0", "--port=0")
     assert flower.returncode == 1
@@ -194,6 +217,7 @@ def copy(tmp_path: Path) -> Path:
         "pyproject.toml",
         "celery_app.py",
         "settings.py",
+        "transport.py",
         "broker.py",
         "monitor.py",
     ):
