@@ -162,7 +162,7 @@ def _read(path: Path) -> tuple[Image.Image, str]:
     except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno:
             raise  # not the file, but the disk or the permissions
-        raise Refused(f"broken ({error}); save it again") from error
+        raise Refused(f"broken ({str(error) or type(error).__name__}); save it again") from error
 
 
 def _other_format(path: Path) -> str | None:

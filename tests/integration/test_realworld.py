@@ -295,6 +295,13 @@ def test_a_path_outside_the_data_folder_is_refused_and_nothing_is_written(
     assert [file.name for file in data.iterdir()] == ["link.jpg"]
 
 
+def test_operations_are_named_as_people_type_them(worker: Sandbox, photos: list[str]) -> None:
+    image = process_image.delay(photos[0], ["resize", "crop", "filter"]).get(timeout=30)
+    assert (image["width"], image["height"]) == (40, 40)
+    error = failure(process_image.delay(photos[0], ["resize", "watermark"]))
+    assert "operations[1]='watermark': text is missing" in error
+
+
 def test_an_operation_that_does_not_exist_is_refused_by_its_place(worker: Sandbox, photos: list[str]) -> None:
     error = failure(process_image.delay(photos[0], [{"type": "rotat", "degrees": 90}]))
     assert "operations[0]" in error
