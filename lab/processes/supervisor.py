@@ -28,6 +28,7 @@ from lab.processes.worker import READ_AT_START, preload, run_in_new_program, run
 
 GRACE_SECONDS = 15.0
 SERVER_START_SECONDS = 10.0
+FIRST_CONNECTION_SECONDS = 0.5
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Supervisor:
         self.server: Child | None = None
         self.pinned = False
         self.stopping = False
+        self.is_used = False  # since the first connection
 
         self.lock = take_folder(folder)
         (folder / "tmp").mkdir(exist_ok=True)
@@ -234,7 +236,10 @@ class Supervisor:
     def serve(self) -> None:
         """Answer until told to stop, or until the last connection has closed."""
         while not self.stopping:
-            for key, _ in self.selector.select():
+            events = self.selector.select(None if self.is_used else FIRST_CONNECTION_SECONDS)
+            if not (events or self.is_used):
+                self.stop()  # the program that started us was killed before it could connect
+            for key, _ in events:
                 key.data()
 
     def _listen_for_signals(self) -> None:
@@ -254,6 +259,7 @@ class Supervisor:
 
     def _accept(self) -> None:
         connection, _ = self.listener.accept()
+        self.is_used = True
         at = next(self.numbers)
         self.connections[at] = connection
         self.buffers[at] = b""
