@@ -176,3 +176,21 @@ def test_only_a_whole_run_is_counted(copy: Path) -> None:
     refused = [line == "USAGE_ERROR" for line in said]
     assert refused == [False] * len(PARTS) + [True] * len(WHOLES), run.stdout + run.stderr
     assert run.stderr.count("the number of tests has changed") == len(WHOLES)
+
+
+def test_processes_side_by_side_are_counted_too(copy: Path) -> None:
+    for folder in (copy / "tests").iterdir():
+        if folder.is_dir() and folder.name not in ("unit", "local_engine"):
+            shutil.rmtree(folder)
+    for path in (copy / "tests" / "unit").glob("test_[!p]*.py"):
+        path.unlink()
+    run = subprocess.run(
+        [copy / ".venv/bin/pytest", "-n", "1"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED
+    assert run.stdout.count("the number of tests has changed") == 1, run.stdout + run.stderr
+    assert "INTERNALERROR" not in run.stdout
