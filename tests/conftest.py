@@ -23,6 +23,7 @@ from tests.newcomer import copy_project, environment_of_a_newcomer
 from tests.waiting import processes_of, wait_for, wait_until_gone
 
 COUNTS = Path(__file__).with_name("counts.json")
+COUNTED = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -77,18 +78,40 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     counts = dict(sorted(Counter(str(Path(name.partition("::")[0]).parent) for name in functions).items()))
     if config.getoption("update_counts"):
         COUNTS.write_text(json.dumps(counts, indent=2) + "\n")
+    if not workerinput and (difference := difference_from_counts(counts)):
+        raise pytest.UsageError(difference)
+    if workerinput:
+        config.workeroutput["counts"] = counts  # type: ignore[attr-defined]  # pytest-xdist adds it
+
+
+def difference_from_counts(counts: dict[str, int]) -> str:
+    """Return what differs from the numbers of tests that are written down, or an empty text."""
     expected = json.loads(COUNTS.read_text())
-    if counts != expected:
-        raise pytest.UsageError(
-            f"the number of tests has changed: {COUNTS.name} says {expected}, collected were {counts}. "
-            "Find what is missing, or run `./learn test --update-counts --collect-only`."
-        )
+    if counts == expected:
+        return ""
+    return (
+        f"the number of tests has changed: {COUNTS.name} says {expected}, collected were {counts}. "
+        "Find what is missing, or run `./learn test --update-counts --collect-only`."
+    )
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of pytest-xdist has counted: an error that it raises, nobody could read."""
+    if counts := getattr(node, "workeroutput", {}).get("counts"):
+        node.config.stash[COUNTED] = counts
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter and os.environ.get("CI") and reporter.stats.get("skipped"):
-        reporter.write_line("A test was skipped: this machine lacks something that CI must have.", red=True)
+    if reporter is None:
+        return
+    faults = []
+    if counts := session.config.stash.get(COUNTED, None):
+        faults.append(difference_from_counts(counts))
+    if os.environ.get("CI") and reporter.stats.get("skipped"):
+        faults.append("A test was skipped: this machine lacks something that CI must have.")
+    for fault in filter(None, faults):
+        reporter.write_line(fault, red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -118,23 +118,34 @@ def test_programs_start_with_the_default_signals_in_a_run_that_ignores_them() ->
     assert of_its_programs == "['SIGPIPE', 'SIGXFSZ']"  # Python's own choice
 
 
-@pytest.mark.parametrize("command", ["./learn", "./learn example basic", "./start_worker.sh"])
+@pytest.mark.parametrize("command", ["./learn", "./learn example advanced"])
 def test_nothing_is_left_of_a_program_that_was_started_with_signals_ignored(
-    folder: Path, command: str
+    folder: Path, tmp_path: Path, command: str
 ) -> None:
     program = subprocess.Popen(
         ["sh", "-c", f"trap '' INT QUIT HUP; exec {command}"],
         cwd=ROOT,
-        env=os.environ | {"SANDBOX_DIR": str(folder)},
+        env=os.environ | {"SANDBOX_DIR": str(folder), "STATE_DIR": str(tmp_path)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    wait_for("the sandbox runs", (folder / "control.sock").exists, SECONDS_TO_START)
+
+    def has_a_worker() -> bool:
+        return any("ready." in log.read_text() for log in tmp_path.glob("logs/sandbox-*.log"))
+
+    wait_for("its worker is ready", has_a_worker, SECONDS_TO_START)
     program.terminate()
     program.wait(timeout=30)
     wait_until_gone(folder)
+
+
+def test_a_sandbox_ends_when_its_program_is_killed_before_it_could_join(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lab.processes.supervisor", str(folder), str(tmp_path), "server"]
+    supervisor = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True, timeout=60)
+    assert "ready" in supervisor.stdout
+    wait_for("it has ended", lambda: not processes_of(folder) and not folder.exists(), seconds=20)
 
 
 COUNTS_RUNS = """
@@ -165,3 +176,21 @@ def test_only_a_whole_run_is_counted(copy: Path) -> None:
     refused = [line == "USAGE_ERROR" for line in said]
     assert refused == [False] * len(PARTS) + [True] * len(WHOLES), run.stdout + run.stderr
     assert run.stderr.count("the number of tests has changed") == len(WHOLES)
+
+
+def test_processes_side_by_side_are_counted_too(copy: Path) -> None:
+    for folder in (copy / "tests").iterdir():
+        if folder.is_dir() and folder.name not in ("unit", "local_engine"):
+            shutil.rmtree(folder)
+    for path in (copy / "tests" / "unit").glob("test_[!p]*.py"):
+        path.unlink()
+    run = subprocess.run(
+        [copy / ".venv/bin/pytest", "-n", "1"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED
+    assert run.stdout.count("the number of tests has changed") == 1, run.stdout + run.stderr
+    assert "INTERNALERROR" not in run.stdout
