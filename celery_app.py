@@ -218,13 +218,18 @@ app.conf.update(
         # Without these, a frozen broker blocks .delay() for more than 45 seconds.
         "socket_timeout": 1,
         "socket_connect_timeout": 1,
+        # Sentinel watches several servers. Without a name, it cannot say where ours is. Redis ignores this.
+        "master_name": settings.sentinel_master,
     },
     # A failed publish raises at once. The caller decides whether to try again. (Workers and beat: below.)
     task_publish_retry_policy={"max_retries": 0},
     # The same for results. By default .delay() waits 19 seconds when the result backend is away.
     redis_socket_timeout=1.0,
     redis_socket_connect_timeout=1.0,
-    result_backend_transport_options={"retry_policy": {"max_retries": 0}},
+    result_backend_transport_options={
+        "retry_policy": {"max_retries": 0},
+        "master_name": settings.sentinel_master,
+    },
 )
 
 # --- Results --------------------------------------------------------------------------------------------
@@ -279,7 +284,8 @@ app.conf.update(
 _TRIES = 60  # one each second
 PATIENT: dict[str, Any] = {
     "task_publish_retry_policy": {"max_retries": _TRIES, "interval_start": 0.1, "interval_max": 1},
-    "result_backend_transport_options": {"retry_policy": {"max_retries": _TRIES}},
+    "result_backend_transport_options": app.conf.result_backend_transport_options
+    | {"retry_policy": {"max_retries": _TRIES}},
     # A worker on a busy machine must not take a slow answer for a dead broker.
     "broker_transport_options": app.conf.broker_transport_options | {"socket_timeout": 10},
     "redis_socket_timeout": 10.0,
