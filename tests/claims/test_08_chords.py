@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from celery import Signature, chord, group
@@ -11,6 +12,7 @@ from celery.result import AsyncResult
 from celery_app import app
 from lab.evidence import received, states, unacknowledged, waiting
 from lab.sandbox import Sandbox
+from lab.timeline import Timeline
 from lab.wrong_tasks import report_failure_by_id
 from services.failures import failures_of
 from settings import RESULT_DATABASE
@@ -137,26 +139,82 @@ def test_a_header_that_ignores_its_results(sandbox: Sandbox) -> None:
     assert states(members) == ["PENDING", "PENDING"]
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_a_failed_inner_chord(sandbox: Sandbox, place: int) -> None:
-    """08.8 If an inner chord of a nested chord fails, the outer body neither runs nor fails: it stays
-    PENDING, and its error callback is not called."""
+def squares(first: int, second: int | str) -> Signature:
+    """Return a chord of two additions. With a word for a number, its header fails."""
+    return chord([add.s(first, first), add.s(second, 2)], monitored_task.s().on_error(report_failure.s()))
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        lambda: squares(1, "two"),
+        lambda: squares(1, "two") | greet.si("Ada"),
+        lambda: add.s(1, 1) | group(add.s(1), add.s("two")) | monitored_task.s(),
+        lambda: chord([add.s(1, 1), add.s(2, "two")], group(greet.si("Ada"), greet.si("Bob"))),
+        lambda: chord([squares(1, "two")], greet.si("Ada")),
+    ],
+    ids=["chord", "chord and task", "group in a chain", "group as body", "chord in it"],
+)
+@pytest.mark.parametrize("others", [[], [squares(3, 4)], [add.s(1, 1)]], ids=["alone", "chord", "task"])
+def test_a_failed_inner_chord(sandbox: Sandbox, member: Any, others: list[Signature]) -> None:
+    """08.8 If the header of an inner chord fails, the outer body neither runs nor fails: it stays PENDING,
+    and its error callback is not called."""
     worker = start(sandbox)
-    good = chord([add.s(1, 1), add.s(2, 2)], monitored_task.s())
-    bad = chord([add.s(1, 1), add.s(2, "two")], monitored_task.s().on_error(report_failure.s()))
-    inner = [bad, good] if place == 0 else [good, bad]
-    result, members = send(chord(inner, greet.si("all").on_error(report_failure.s())))
-    wait_for("both inner bodies", lambda: all(body.ready() for body in members))
-    assert len(failures_of(members[place].id)) == 1  # the callback of the inner body is called
+    flow = chord([member(), *others], greet.si("all").on_error(report_failure.s()))
+    with Timeline() as timeline:
+        result = flow.delay()
+        runs = timeline.wait_for(result)
+    assert "failed" in [run.outcome for run in runs]
     wait_for("all is done", lambda: not unacknowledged())
     assert waiting() == 0
     assert (result.state, failures_of(result.id)) == ("PENDING", [])
     assert received(worker, result.id) == 0
 
 
-def test_a_group_in_a_header(sandbox: Sandbox) -> None:
-    """08.9 A group inside a chord's header is flattened, and the order of its results is not kept."""
+def test_the_callback_of_a_failed_inner_body_is_called(sandbox: Sandbox) -> None:
+    """The remedy for claim 08.8: an error callback on each inner body."""
     start(sandbox)
-    pair = group([add.s(1, 1).set(task_id="pair-b"), add.s(2, 2).set(task_id="pair-a")])
-    result, _ = send(chord([pair, add.s(3, 3)], monitored_task.s()))
-    assert result.get(timeout=20)["squares"] == [16, 4, 36]
+    _, members = send(chord([squares(1, 2), squares(1, "two")], greet.si("all")))
+    wait_for("both inner bodies", lambda: all(body.ready() for body in members))
+    assert len(failures_of(members[1].id)) == 1
+
+
+def test_a_failure_that_arrives(sandbox: Sandbox) -> None:
+    """An exception to claim 08.8: here the member goes on after the inner body, and the outer body fails."""
+    start(sandbox)
+    member: Any = add.s(1, 1) | group(add.s(1), add.s("two")) | monitored_task.s() | greet.si("Ada")
+    result, _ = send(chord([member, add.s(1, 1)], greet.si("all")))
+    assert isinstance(result.get(timeout=20, propagate=False), ChordError)
+
+
+def numbers(*values: int) -> list[Signature]:
+    """Return tasks that give these numbers, with ids in an order of chance."""
+    return [add.s(value, 0).set(task_id=str(uuid4())) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("header", "order"),
+    [
+        (lambda: [group(numbers(1, 2)), *numbers(3)], [2, 1, 3]),
+        (lambda: [*numbers(1), group(numbers(2, 3, 4)), *numbers(5)], [1, 4, 3, 2, 5]),
+        (lambda: [group(*numbers(1, 2)), group(*numbers(3, 4))], [2, 1, 4, 3]),
+        (lambda: [group(*numbers(1), group(numbers(2, 3))), *numbers(4)], [3, 2, 1, 4]),
+        (lambda: group(group(numbers(1, 2)), *numbers(3)), [2, 1, 3]),
+        (lambda: [group(numbers(*range(12))), *numbers(12)], [*range(11, -1, -1), 12]),
+        (lambda: numbers(*range(12)), list(range(12))),  # without a group, the order is kept
+    ],
+    ids=["two", "three", "two groups", "a group in it", "a group as the header", "twelve", "no group"],
+)
+def test_a_group_in_a_header(sandbox: Sandbox, header: Any, order: list[int]) -> None:
+    """08.9 A group inside a chord's header is flattened, and its members come in reverse order."""
+    start(sandbox)
+    results = [chord(header(), monitored_task.s()).delay() for _ in range(10)]
+    for result in results:
+        assert result.get(timeout=20)["squares"] == [number**2 for number in order]
+
+
+def test_a_group_in_a_group_in_a_chain(sandbox: Sandbox) -> None:
+    """Claim 08.9, in a chain, where the outer group becomes a header."""
+    start(sandbox)
+    flow: Any = group(group(numbers(1, 2)), *numbers(3)) | monitored_task.s()
+    assert flow.delay().get(timeout=20)["squares"] == [4, 1, 9]
