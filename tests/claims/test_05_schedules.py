@@ -168,16 +168,26 @@ def test_a_worker_that_is_ended_gives_its_countdowns_back(
 
 
 def test_two_oclock_is_that_of_the_setting() -> None:
-    """05.10 `crontab(hour="2")` means two o'clock in the time zone of the setting `timezone`, which is UTC
-    unless you set it."""
+    """05.10 `crontab(hour="2", minute="0")` means two o'clock in the time zone of the setting `timezone`,
+    which is UTC unless you set it; without `minute` it is due every minute of that hour.
+    """
     noon = datetime(2030, 1, 15, 12, tzinfo=UTC)
+    at_two = datetime(2030, 1, 16, 2)
 
-    def next_run(program: "Celery[Any]") -> datetime:
-        last_run, wait, _ = crontab(hour="2", minute="0", app=program).remaining_delta(noon)
+    def next_run(schedule: crontab, last: datetime = noon) -> datetime:
+        last_run, wait, _ = schedule.remaining_delta(last)
         return last_run + wait
 
     default = Celery(set_as_current=False)
     shanghai = Celery(set_as_current=False)
     shanghai.conf.update(timezone="Asia/Shanghai")
-    assert next_run(default) == next_run(app) == datetime(2030, 1, 16, 2, tzinfo=UTC)
-    assert next_run(shanghai) == datetime(2030, 1, 16, 2, tzinfo=ZoneInfo("Asia/Shanghai"))
+    for program, zone in ((default, "UTC"), (app, "UTC"), (shanghai, "Asia/Shanghai")):
+        expected = at_two.replace(tzinfo=ZoneInfo(zone))
+        assert next_run(crontab(hour="2", minute="0", app=program)) == expected
+
+    each_minute = crontab(hour="2", app=default)
+    moments = [next_run(each_minute)]
+    while len(moments) < 61:
+        moments.append(next_run(each_minute, last=moments[-1]))
+    assert moments[:60] == [at_two.replace(minute=minute, tzinfo=UTC) for minute in range(60)]
+    assert moments[60] == at_two.replace(day=17, tzinfo=UTC)
