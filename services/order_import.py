@@ -166,6 +166,7 @@ def begin_import(csv_path: str | Path, parts: int, import_id: str | None = None)
     Raises `ValueError` as `split_byte_ranges` does, and for an id that belongs to another file.
     """
     import_id = import_id or uuid.uuid4().hex
+    _, name = _locate(csv_path)
     with reading() as session:
         job = session.scalar(select(Import).filter_by(id=import_id))
     if job is None:
@@ -175,7 +176,7 @@ def begin_import(csv_path: str | Path, parts: int, import_id: str | None = None)
             _note_down(source, import_id, found)
     with reading() as session:
         job = _get(session, import_id)
-        if job.path != _locate(csv_path)[1]:
+        if job.path != name:
             raise ValueError(f"import_id={import_id!r}: it is an import of {job.path}; give another id")
         ranges = [(part.first_byte, part.end_byte) for part in _parts(session, job)]
     return Plan(import_id, ranges)

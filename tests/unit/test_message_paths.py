@@ -32,8 +32,6 @@ WITH_PATHS: dict[str, list[tuple[Callable[[str], tuple[Any, ...]], str]]] = {
         (lambda name: (name,), "csv_path"),
         (lambda name: (name, 3), "csv_path"),
     ],
-    "tasks.realworld_tasks.import_part": [(lambda name: (name, 0, 10), "csv_path")],
-    "tasks.realworld_tasks.merge_parts": [(lambda name: ([], name), "csv_path")],
     "tasks.realworld_tasks.export_data": [(lambda name: (name,), "format")],
     "tasks.realworld_tasks.generate_report": [(lambda name: (name,), "period")],
     "tasks.realworld_tasks.cleanup_files": [(lambda name: (name, 1.0, False), "folder")],
@@ -56,7 +54,8 @@ WITHOUT_PATHS = {
     *(f"tasks.advanced_tasks.{name}" for name in ("autoretry_task", "robust_task", "idempotent_task")),
     *(f"tasks.advanced_tasks.{name}" for name in ("prioritized_task", "rate_limited_task")),
     *(f"tasks.advanced_tasks.{name}" for name in ("time_limited_task", "monitored_task")),
-    *("tasks.realworld_tasks.mail_failure", "tasks.health_tasks.ping"),
+    *(f"tasks.realworld_tasks.{name}" for name in ("import_part", "merge_parts", "mail_failure")),
+    "tasks.health_tasks.ping",
 }
 
 
