@@ -188,15 +188,7 @@ def copy(tmp_path: Path) -> Path:
     """Return a copy of the project in a path with spaces, with the environment that is installed here."""
     place = tmp_path / "a new folder" / "learn celery"
     place.mkdir(parents=True)
-    for name in (
-        "learn",
-        "uv.lock",
-        "pyproject.toml",
-        "celery_app.py",
-        "settings.py",
-        "broker.py",
-        "monitor.py",
-    ):
+    for name in ("learn", "uv.lock", "pyproject.toml", "celery_app.py", "settings.py", "broker.py", "monitor.py"):
         shutil.copy(ROOT / name, place / name)
     for name in ("lab", "tasks", "services", "data", "examples"):
         (place / name).symlink_to(ROOT / name)
