@@ -36,7 +36,7 @@ Progress = Callable[[int, int], object]  # called with the rows done and the row
 def _written(pattern: str) -> BeforeValidator:
     """Refuse a text that is not written like `pattern`, whatever Python could make of it.
 
-    `int` reads 1_000 and digits of all scripts; a date parser reads 20260304050607 as seconds since 1970.
+    `int` reads 1_000 and digits of all scripts; a date parser reads 20260304050607 as milliseconds.
     """
     form = re.compile(pattern, re.ASCII)
 
@@ -56,7 +56,10 @@ class OrderRow(BaseModel):
 
     model_config = ConfigDict(str_strip_whitespace=True)
 
-    order_id: str = Field(pattern=r"^[A-Za-z0-9-]{1,40}$", description="1 to 40 letters, digits, hyphens")
+    order_id: str = Field(  # a hyphen at the beginning would be a formula in a spreadsheet
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,39}$",
+        description="1 to 40 letters A to Z, digits and hyphens, beginning with a letter or a digit",
+    )
     customer: str = Field(pattern=r"^[^\x00]{1,200}$", description="1 to 200 characters, none of them NUL")
     email: str = Field(
         max_length=254,

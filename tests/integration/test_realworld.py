@@ -480,6 +480,26 @@ def test_parts_whose_pool_children_are_killed_end_with_one_right_result(worker: 
     assert_imported(data, result.get(timeout=60), 20_000)
 
 
+def test_an_import_goes_on_when_the_broker_restarts(worker: Sandbox, data: Path) -> None:
+    write_orders(data / "orders.csv", 20_000)
+    result = import_data.delay("orders.csv", batch_size=100)
+    wait_until_stored(1_000)
+    worker.broker.restart()
+    assert_imported(data, result.get(timeout=60), 20_000)
+
+
+def test_an_import_in_parts_that_a_broker_without_a_disk_forgets_can_be_sent_again(
+    worker: Sandbox, data: Path
+) -> None:
+    write_orders(data / "orders.csv", 20_000)
+    forgotten = import_data.delay("orders.csv", parts=6, batch_size=100)
+    wait_until_stored(1_000)
+    worker.broker.restart()  # the parts that nobody has begun are gone, and the counter of the chord
+    again = import_data.delay("orders.csv", parts=6, batch_size=1_000)
+    assert_imported(data, again.get(timeout=60), 20_000)
+    assert forgotten.state != "SUCCESS"
+
+
 def deliver_again(sandbox: Sandbox, messages: list[Any]) -> None:
     """Put messages on the queue once more, as a broker does whose acknowledgements were lost."""
     for message in messages:

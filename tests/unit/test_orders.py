@@ -125,6 +125,8 @@ def test_good_rows_come_into_the_database_and_bad_ones_into_the_rejects_file(any
 BAD_VALUES = [
     ("order_id", ""),
     ("order_id", "A 1"),
+    ("order_id", "-1"),
+    ("order_id", "A" * 41),
     ("order_id", "А-1"),  # noqa: RUF001 - the first letter is Cyrillic
     ("customer", "x" * 201),
     ("customer", "a\0b"),
