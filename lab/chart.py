@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len, set_cell_size
+
 from lab.console import printable
 from lab.runs import ENDINGS, Run
 from lab.shorten import shortened
@@ -30,6 +32,7 @@ FILLS: dict[str, dict[str, Any]] = {
 }
 ID_LETTERS = 8
 SVG_LABEL_LETTERS = 60
+LEGEND_COLUMNS = 5
 NO_EVENTS = "Do the workers send events? celery -A celery_app control enable_events"
 
 
@@ -43,7 +46,7 @@ def chart(runs: Sequence[Run], width: int = 110, rows: int = MOST_ROWS) -> str:
     shown, others = _choose(runs, rows)
     begin, end = _bounds(runs)
     labels = _labels(shown, width // 3)
-    label_width = max(map(len, labels))
+    label_width = max(map(cell_len, labels))  # Chinese letters are two columns wide
     columns = max(10, width - label_width - 14)
     lines = [f"{'':{label_width}}   0 s{f'{end - begin:.2f} s':>{columns - 3}}"]
     bars = [_bar(run, begin, end, columns) for run in shown]
@@ -53,7 +56,7 @@ def chart(runs: Sequence[Run], width: int = 110, rows: int = MOST_ROWS) -> str:
             worker = run.worker
             lines.append(printable(worker) or "no worker yet")
         lasted = "" if run.ran is None else f"{run.ran:.3f} s"
-        lines.append(f"  {label:{label_width}} |{bar}| {lasted}".rstrip())
+        lines.append(f"  {set_cell_size(label, label_width)} |{bar}| {lasted}".rstrip())
     used = "".join(bars)
     lines.append("  ".join(f"{sign} {meaning}" for sign, meaning in SIGNS.items() if sign in used))
     lines.append(_counts(runs))
@@ -73,17 +76,22 @@ def svg_chart(runs: Sequence[Run], rows: int = MOST_ROWS) -> str:
     # Text stays text: it can be searched, copied and read aloud. A name with dollar signs is no formula.
     with rc_context({"svg.fonttype": "none", "text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the browser has the letters that this font lacks
-        figure = Figure(figsize=(10, 1.2 + 0.25 * len(shown)), layout="constrained")
+        figure = Figure(figsize=(10, 1.4 + 0.25 * len(shown)), layout="constrained")
         axes = figure.add_subplot()
+        axes.set_xlabel("seconds", fontsize="small")
         title = "No task event was seen."
+        used = ""
         if shown:
-            _draw_rows(axes, shown, *_bounds(runs))
+            used = _draw_rows(axes, shown, *_bounds(runs))
             title = _counts(runs) + (f" Not drawn: {len(others)}." if others else "")
-        axes.set_title(title, loc="left", fontsize="medium")
-        letters = [f"{sign} {meaning}" for sign, meaning in SIGNS.items() if sign.isalpha()]
-        axes.set_xlabel("seconds (" + ", ".join(letters) + ")", fontsize="small")
-        patches = [Patch(label=SIGNS[sign], **style) for sign, style in FILLS.items()]
-        figure.legend(handles=patches, loc="outside lower left", ncols=len(patches), fontsize="small")
+        figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
+        patches = [Patch(label=SIGNS[sign], **style) for sign, style in FILLS.items() if sign in used]
+        patches += [
+            Patch(label=f"{sign} {meaning}", alpha=0)
+            for sign, meaning in SIGNS.items()
+            if sign.isalpha() and sign in used
+        ]
+        figure.legend(handles=patches, loc="outside lower left", ncols=LEGEND_COLUMNS, fontsize="small")
         figure.savefig(image, format="svg")
     return image.getvalue()
 
@@ -168,16 +176,22 @@ def _bar(run: Run, begin: float, end: float, columns: int) -> str:
     return "".join(bar)
 
 
-def _draw_rows(axes: "Axes", shown: Sequence[Run], begin: float, end: float) -> None:
+def _draw_rows(axes: "Axes", shown: Sequence[Run], begin: float, end: float) -> str:
+    """Draw one row for each run. Return the signs and letters that were used."""
+    used = ""
     for row, run in enumerate(shown):
-        for sign, since, until in _spans(run, end):
-            axes.barh(row, until - since, left=since - begin, height=0.7, **FILLS[sign])
+        last = run.times[-1]
+        for sign, since, last in _spans(run, end):
+            axes.barh(row, last - since, left=since - begin, height=0.7, **FILLS[sign])
+            used += sign
         # The letter beside the bar says how it ended, also without colour.
         letters = ("D" if run.redelivered else "") + ENDINGS.get(run.outcome, ("?", ""))[0]
-        axes.text(run.times[-1] - begin, row, f" {letters}", va="center", fontsize="small")
+        axes.text(last - begin, row, f" {letters}", va="center", fontsize="small")
+        used += letters
     labels = zip(_labels(shown, SVG_LABEL_LETTERS), shown, strict=True)
     texts = [f"{label} · {printable(run.worker) or 'no worker'}" for label, run in labels]
     axes.set_yticks(range(len(shown)), texts)
     axes.tick_params(axis="y", labelsize="small")
     axes.invert_yaxis()
     axes.margins(x=0.04)
+    return used
