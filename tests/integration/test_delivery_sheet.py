@@ -28,10 +28,10 @@ HEAD, *ROWS = [cells for cells in _LINES if len(cells) == 3]
 class Scene:
     """A task that runs on a worker until the file `release` exists."""
 
-    def __init__(self, sandbox: Sandbox, room: Path, event: str) -> None:
-        self.sandbox, self.event = sandbox, event
+    def __init__(self, sandbox: Sandbox, room: Path, event: str, pool: str = "prefork") -> None:
+        self.sandbox = sandbox
         self.runs, self.release = room / "runs", room / "release"
-        self.worker = start(sandbox)
+        self.worker = start(sandbox, pool=pool)
         task = fail_when_released if event == "the task raises" else mark_and_wait
         self.result: AsyncResult = task.delay(str(self.runs), str(self.release))
         wait_for("it runs", lambda: lines(self.runs))
@@ -144,6 +144,26 @@ def test_a_lost_child_is_retried_with_the_setting_that_the_sheet_names(
     wait_for("the second run", lambda: len(lines(scene.runs)) == 2, seconds=30)
     scene.release.touch()
     assert scene.result.get(timeout=20) == "released"
+
+
+def test_sigquit_on_threads_waits_for_the_task(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEST_CONF", json.dumps({"worker_soft_shutdown_timeout": 0.5}))
+    scene = Scene(sandbox, tmp_path, "SIGQUIT to the worker", pool="threads")
+    scene.signal(signal.SIGQUIT)
+    wait_for("the end of the soft shutdown", lambda: "Unrecoverable error" in scene.worker.log.read_text())
+    ends_first(scene)
+
+
+def test_sigquit_on_solo_fails_the_task(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEST_CONF", json.dumps({"worker_soft_shutdown_timeout": 0.5}))
+    scene = Scene(sandbox, tmp_path, "SIGQUIT to the worker", pool="solo")
+    scene.signal(signal.SIGQUIT)
+    fails(scene)
+    assert "NotImplementedError" in repr(scene.result.result)
 
 
 def test_the_table_has_a_row_for_each_event() -> None:
