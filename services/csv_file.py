@@ -79,11 +79,9 @@ class CsvFile:
 def open_csv(path: Path, name: str, columns: list[str]) -> Iterator[CsvFile]:
     """Open the CSV file `path`, called `name` in errors, which must have `columns`, in any order.
 
-    Raises `ValueError` if there is no such file, if it is empty or in another format, if its columns are
-    not separated by commas, or are not those.
+    Raises `ValueError` if it is empty or in another format, if its columns are not separated by commas, or
+    are not those.
     """
-    if not path.is_file():
-        raise ValueError(f"{name}: no such file; give the path of a CSV file in the data folder")
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         _check_format(file, name)

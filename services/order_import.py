@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from services.csv_file import CsvFile, Place, Row, as_text, harmless, open_csv
 from services.database import FETCH_ROWS, reading, writing
 from services.models import Import, ImportPart, Order, Reject
-from services.paths import atomic_write, inside
+from services.paths import atomic_write, inside, what_is_there
 from settings import settings
 
 Progress = Callable[[int, int], object]  # called with the rows done and the rows in all
@@ -278,7 +278,11 @@ def _locate(csv_path: str | Path) -> tuple[Path, str]:
 
 @contextmanager
 def _open(csv_path: str | Path) -> Iterator[CsvFile]:
-    with open_csv(*_locate(csv_path), COLUMNS) as source:
+    path, name = _locate(csv_path)
+    if not path.is_file():
+        there = what_is_there(settings.data_dir, path, (".csv",))
+        raise ValueError(f"csv_path={name!r}: no such file in {settings.data_dir}; {there}")
+    with open_csv(path, name, COLUMNS) as source:
         yield source
 
 
