@@ -162,7 +162,8 @@ class Supervisor:
             os.close(tell)
         if not order.pinned:
             self.owners[worker.pid] = program
-        if order.environment.get("CELERY_BROKER_URL"):
+        broker = order.environment.get("CELERY_BROKER_URL")
+        if broker and str(self.folder) not in broker:
             self.guests.add(worker.pid)
         self.selector.register(ready, selectors.EVENT_READ, partial(self._report, worker, ready, program))
 
