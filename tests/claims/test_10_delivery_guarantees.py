@@ -10,7 +10,7 @@ from celery.exceptions import WorkerLostError
 from kombu.transport.redis import Channel
 
 from celery_app import DRILL, app
-from lab.evidence import received, started
+from lab.evidence import is_running, received, started
 from lab.sandbox import Sandbox
 from lab.timeline import Timeline
 from lab.wrong_tasks import (
@@ -26,7 +26,7 @@ from services.paths import atomic_write
 from settings import RESULT_DATABASE
 from tasks.advanced_tasks import idempotent_task
 from tasks.basic_tasks import add, simple_calculation
-from tests.helper_tasks import call_at
+from tests.helper_tasks import call_at, mark_and_wait
 from tests.waiting import lines, wait_for
 from tests.workers import start
 
@@ -215,3 +215,23 @@ def test_a_retried_poison_message_fails_in_the_end(sandbox: Sandbox) -> None:
         result.get(timeout=60)
     wait_for("the acknowledgement", lambda: messages(sandbox) == 0)
     assert received(worker, result.id) == crash_and_retry.max_retries + 1
+
+
+@pytest.mark.parametrize("channel", ["kombu's own", "that of transport.py"])
+def test_a_broker_that_restarts(sandbox: Sandbox, tmp_path: Path, channel: str) -> None:
+    """10.12 With Celery and kombu 5.7.0, a worker that runs a task ends when its broker restarts. With the
+    channel of `transport.py` it goes on, and the task succeeds.
+    """
+    stock = ["tests.own_connections"] if channel == "kombu's own" else []
+    worker = sandbox.start_worker(["basic"], include=["tests.helper_tasks", *stock])
+    result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
+    wait_for("it runs", lambda: result.state == "STARTED" and lines(tmp_path / "runs"))
+    sandbox.broker.restart()
+    (tmp_path / "release").touch()
+    if stock:
+        wait_for("the end of the worker", lambda: not is_running(worker), seconds=30)
+        assert "'NoneType' object has no attribute 'hostname'" in worker.log.read_text()
+    else:
+        assert result.get(timeout=30) == "released"
+        assert add.delay(1, 2).get(timeout=40) == 3
+        assert is_running(worker)

@@ -70,7 +70,7 @@ LESSONS = {
         *(80, 9, 4),
         "3 | 0.4 | yes | 4 | MaxRetriesExceededError | fallback | SUCCESS | 1 | 4 | 180 | some at once",
     ),
-    "10_delivery_guarantees": Lesson(65, 11, 3, "never | 2 | 1 | 2 | 2 | FAILURE | 2 | no"),
+    "10_delivery_guarantees": Lesson(68, 12, 3, "never | 2 | 1 | 2 | 2 | FAILURE | 2 | no"),
     "11_time_rate_prefetch": Lesson(
         *(68, 14, 2),
         "stopped after 1 s of 1.5 s | the caller's | FAILURE | finished in 1.2 s | 2 | 4 | 2 | 100 | wait",
