@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 from kombu.exceptions import OperationalError
+from redis import RedisError
 
 from celery_app import QUEUES, app, broker_trouble
 
@@ -70,12 +71,19 @@ class Message:
 
 @contextmanager
 def broker_channel() -> Iterator[Any]:
-    """Give a channel to the broker. Raises `OperationalError` at once if the broker does not answer."""
+    """Give a channel to the broker.
+
+    Raises `OperationalError` with the reason if the broker does not answer, or refuses a command.
+    """
     with app.connection_for_write() as connection:
         transport = connection.transport
         try:
-            yield transport.create_channel(transport.establish_connection())
-        except connection.connection_errors as error:
+            channel = transport.create_channel(transport.establish_connection())
+        except connection.connection_errors + connection.channel_errors as error:
+            raise OperationalError(broker_trouble(error)) from error
+        try:
+            yield channel
+        except RedisError as error:  # and no more: to kombu, a KeyError of the caller is a lost connection
             raise OperationalError(broker_trouble(error)) from error
 
 

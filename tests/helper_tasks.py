@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from datetime import datetime
 from pathlib import Path
 
 from celery import Task
@@ -89,3 +90,9 @@ async def fail_in_the_loop(reason: str) -> None:
 def replace_itself(self: Task) -> None:
     """Have another task do the work, under the same id."""
     raise self.replace(add.si(1, 2))
+
+
+@app.task(bind=True)
+def retry_at(self: Task, time: str) -> None:
+    """Retry at a time."""
+    raise self.retry(eta=datetime.fromisoformat(time))
