@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any, TypedDict
 
 from kombu.exceptions import OperationalError
-from redis import ResponseError
+from redis import RedisError, ResponseError
 
 from celery_app import QUEUES, app, broker_trouble
 
@@ -119,12 +119,19 @@ class OtherKey:
 
 @contextmanager
 def broker_channel() -> Iterator[Any]:
-    """Give a channel to the broker. Raises `OperationalError` at once if the broker does not answer."""
+    """Give a channel to the broker.
+
+    Raises `OperationalError` with the reason if the broker does not answer, or refuses a command.
+    """
     with app.connection_for_write() as connection:
         transport = connection.transport
         try:
-            yield transport.create_channel(transport.establish_connection())
+            channel = transport.create_channel(transport.establish_connection())
         except connection.connection_errors + connection.channel_errors as error:
+            raise OperationalError(broker_trouble(error)) from error
+        try:
+            yield channel
+        except RedisError as error:  # and no more: to kombu, a KeyError of the caller is a lost connection
             raise OperationalError(broker_trouble(error)) from error
 
 

@@ -5,10 +5,14 @@ Workers, beat, Flower, scripts and notebooks all use this app:
     celery -A celery_app worker --loglevel=info --queues=basic,advanced,realworld
 """
 
+import fcntl
+import os
 import pkgutil
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task
+from celery.beat import PersistentScheduler
 from celery.exceptions import NotRegistered
 from celery.schedules import crontab
 from celery.signals import beat_init, celeryd_init, user_preload_options
@@ -262,6 +266,8 @@ app.conf.update(
 app.conf.update(
     # beat remembers here when each entry ran. Without the file, each restart starts all periods anew.
     beat_schedule_filename=str(settings.state_dir / "celerybeat-schedule"),
+    # Two beats send everything twice. Without this, a second one starts, with the same file too.
+    beat_scheduler="celery_app:OneScheduler",
     # Every entry has `expires` shorter than its period: without a worker, no backlog piles up.
     beat_schedule={
         "periodic-task": {
@@ -276,6 +282,33 @@ app.conf.update(
         },
     },
 )
+
+
+class OneScheduler(PersistentScheduler):
+    """beat's scheduler, which lets no second beat use its schedule file. It cannot see other machines."""
+
+    schedule_filename: str
+
+    def setup_schedule(self) -> None:
+        """Lock the file, and read it. Raises `SystemExit` if another beat has it.
+
+        The lock ends with the process, however that ends, so a crash leaves nothing to clean up.
+        """
+        path = Path(f"{self.schedule_filename}.lock")
+        self._lock = path.open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = path.read_text() or "unknown"
+            raise SystemExit(
+                f"A beat runs already, process {other}: it has {self.schedule_filename}. "
+                "Two would send everything twice. Stop that one first."
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+        super().setup_schedule()
+
 
 # --- Workers and beat are patient -----------------------------------------------------------------------
 

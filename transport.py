@@ -23,6 +23,7 @@ from kombu.transport import redis as transports
 from redis import exceptions as redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError
 
 log = logging.getLogger(__name__)
 
@@ -282,6 +283,7 @@ _MEANINGS: tuple[tuple[type[BaseException] | str, str, str], ...] = (
         "does not encrypt as the URL says",
         "If it has no TLS, write redis:// and not rediss://.",
     ),
+    (MasterNotFoundError, "finds no Redis", "Start Sentinel, or correct its hosts and SENTINEL_MASTER."),
     (redis.InvalidResponse, "does not speak the Redis protocol", "Correct host and port in the URL."),
     (redis.AskError, "is a Redis Cluster", "Celery needs a Redis without cluster mode."),
     (redis.ClusterError, "is a Redis Cluster", "Celery needs a Redis without cluster mode."),
@@ -310,7 +312,7 @@ def explain(error: BaseException) -> Trouble:
     in_result_backend = any(isinstance(link, ResultBackendError) for link in links)
     known = [link for link in links if isinstance(link, (OSError, redis.RedisError))]
     reason = next((link for link in known if not isinstance(link, ResultBackendError)), error)
-    words = " ".join(str(reason).split()).rstrip(".")
+    words = " ".join(str(reason).partition(" : <")[0].split()).rstrip(".")  # Sentinel's has a page of details
     # One step down is what redis-py was told. Further down may be what the caller was busy with.
     told = reason.__cause__ or reason.__context__
     links = [reason, told] if isinstance(told, OSError) else [reason]

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from datetime import datetime
 from pathlib import Path
 
 from celery import Task
@@ -156,3 +157,9 @@ def note_the_error(request: object, exc: object, traceback: object) -> None:
 def send_an_addition() -> None:
     """Send another task, and do not wait for it."""
     add.delay(1, 2)
+
+
+@app.task(bind=True)
+def retry_at(self: Task, time: str) -> None:
+    """Retry at a time."""
+    raise self.retry(eta=datetime.fromisoformat(time))
