@@ -270,7 +270,7 @@ def sandbox_processes(folder: Path, names: list[str]) -> list[psutil.Process]:
     assert connection is not None
     supervisor = psutil.Process(connection.status().supervisor)
     connection.close()
-    watchdog = next(child for child in supervisor.children() if MODULE in child.cmdline())
+    watchdog = next(child for child in supervisor.children() if os.getsid(child.pid) == child.pid)
     return [{"supervisor": supervisor, "watchdog": watchdog}[name] for name in names]
 
 
