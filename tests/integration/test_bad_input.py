@@ -114,8 +114,8 @@ def test_such_an_option_on_every_way(sandbox: Sandbox, way: str, wrong: dict[str
     "right",
     [
         {"countdown": 0},
-        {"eta": datetime.now(UTC)},
-        {"eta": datetime.now(ZoneInfo("Asia/Shanghai"))},
+        {"eta": datetime(2020, 1, 1, tzinfo=UTC)},
+        {"eta": datetime(2020, 1, 1, tzinfo=ZoneInfo("Asia/Shanghai"))},
         {"eta": "2020-01-01T12:00:00+08:00"},
         {"eta": "2020-01-01T12:00:00Z"},
         {"expires": 60.5},
