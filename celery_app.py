@@ -317,10 +317,9 @@ class OneScheduler(PersistentScheduler):
 _TRIES = 60  # one each second
 PATIENT: dict[str, Any] = {
     "task_publish_retry_policy": {"max_retries": _TRIES, "interval_start": 0.1, "interval_max": 1},
-    "result_backend_transport_options": app.conf.result_backend_transport_options
-    | {"retry_policy": {"max_retries": _TRIES}},
+    "result_backend_transport_options": {"retry_policy": {"max_retries": _TRIES}},
     # A worker on a busy machine must not take a slow answer for a dead broker.
-    "broker_transport_options": app.conf.broker_transport_options | {"socket_timeout": 10},
+    "broker_transport_options": {"socket_timeout": 10},
     "redis_socket_timeout": 10.0,
 }
 
@@ -356,9 +355,14 @@ def _prepare_worker(sender: str, conf: Any, options: dict[str, Any], **_: Any) -
         raise SystemExit(
             f"A worker named {sender} runs already. Stop it, or name this one: --hostname=second@%h"
         )
-    conf.update(PATIENT)
+    _be_patient(conf)
 
 
 @beat_init.connect
 def _prepare_beat(sender: Any, **_: Any) -> None:
-    sender.app.conf.update(PATIENT)
+    _be_patient(sender.app.conf)
+
+
+def _be_patient(conf: Any) -> None:
+    # What else is in an option stays, such as the profile's visibility timeout.
+    conf.update({key: conf[key] | new if isinstance(new, dict) else new for key, new in PATIENT.items()})

@@ -2,13 +2,15 @@
 
 import json
 import time
+from importlib.metadata import version
 from typing import Any
 
+import psutil
 import pytest
 from celery.exceptions import WorkerLostError
 from kombu.transport.redis import Channel
 
-from celery_app import app
+from celery_app import DRILL, app
 from lab.sandbox import Sandbox, Worker
 from lab.wrong_tasks import (
     acknowledge_early,
@@ -21,7 +23,7 @@ from lab.wrong_tasks import (
 from services import invoices
 from settings import RESULT_DATABASE
 from tasks.advanced_tasks import idempotent_task
-from tasks.basic_tasks import add, simple_calculation
+from tasks.basic_tasks import add, simple_calculation, task_with_progress
 from tests.waiting import wait_for
 
 
@@ -175,3 +177,63 @@ def test_a_retried_poison_message_fails_in_the_end(sandbox: Sandbox) -> None:
         result.get(timeout=60)
     wait_for("the acknowledgement", lambda: messages(sandbox) == 0)
     assert received(worker, result.id) == crash_and_retry.max_retries + 1
+
+
+def report_progress() -> Any:
+    """Send a task that reports its progress for three seconds, and return when it does."""
+    result: Any = task_with_progress.delay(total=30, seconds_per_item=0.1)
+    wait_for("its progress", lambda: result.state == "PROGRESS")
+    return result
+
+
+def test_a_running_task_survives_a_restart_of_the_broker(sandbox: Sandbox) -> None:
+    """10.11 In this app, a task that runs while the broker restarts ends with SUCCESS, and its worker takes
+    new tasks.
+    """
+    worker = start(sandbox)
+    result = report_progress()
+    sandbox.broker.restart()
+    assert result.get(timeout=30) == {"total": 30, "status": "done"}
+    assert result.state == "SUCCESS"
+    assert add.delay(1, 2).get(timeout=30) == 3
+    assert psutil.pid_exists(worker.pid)
+    assert "Traceback" not in worker.log.read_text()
+
+
+def test_a_worker_with_kombus_own_connections_does_not(sandbox: Sandbox) -> None:
+    """10.12 With the connections of kombu 5.7.0 itself, a worker that runs a task ends when the broker
+    restarts.
+    """
+    options = ["--include", "tests.own_connections"]
+    worker = sandbox.start_worker(["basic"], options=options)
+    report_progress()
+    sandbox.broker.restart()
+    wait_for("the worker has ended", lambda: not psutil.pid_exists(worker.pid), seconds=30)
+    assert version("kombu") == "5.7.0", "look whether the claim still holds, and name this version"
+
+
+def test_a_countdown_across_a_restart_of_the_broker(drill_sandbox: Sandbox) -> None:
+    """10.13 A task with a countdown that a worker holds is lost when a broker that keeps nothing restarts.
+    One that keeps its data delivers it again after the visibility timeout.
+    """
+    start(drill_sandbox)
+    broker = drill_sandbox.broker
+
+    def hold(seconds: float) -> Any:
+        result = add.apply_async((1, 2), countdown=seconds)
+        wait_for("the worker holds it", lambda: broker.client().hlen("unacked") == 1)
+        return result
+
+    hold(60)
+    broker.restart()
+    assert add.delay(1, 2).get(timeout=30) == 3
+    wait_for("nothing is left", lambda: messages(drill_sandbox) == 0)
+
+    late = hold(1)
+    broker.client().save()  # as a broker with an append-only file would have it on disk
+    broker.kill()
+    broker.start()
+    broker.socket.with_name("dump.rdb").unlink()
+    taken = time.time() - age(drill_sandbox)
+    assert late.get(timeout=60) == 3
+    assert late.date_done.timestamp() - taken > DRILL["visibility_timeout"]
