@@ -4,6 +4,9 @@ import json
 import os
 import shelve
 import signal
+import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,6 +24,7 @@ from lab.evidence import states, unacknowledged, waiting
 from lab.sandbox import Sandbox, Worker
 from lab.timeline import Timeline
 from lab.xray import xray
+from settings import ROOT
 from tests.helper_tasks import mark, mark_and_wait
 from tests.waiting import lines, wait_for
 from tests.workers import start
@@ -191,3 +195,89 @@ def test_two_oclock_is_that_of_the_setting() -> None:
         moments.append(next_run(each_minute, last=moments[-1]))
     assert moments[:60] == [at_two.replace(minute=minute, tzinfo=UTC) for minute in range(60)]
     assert moments[60] == at_two.replace(day=17, tzinfo=UTC)
+
+
+def test_a_second_beat_with_the_same_file_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
+    """05.11 In this app, a second beat with the same schedule file is refused, and one that was killed leaves
+    no lock behind."""
+
+    def beat(name: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "celery", "-A", "celery_app", "beat", "--loglevel", "info"]
+        with (tmp_path / name).open("w") as log:
+            options = ["--schedule", str(tmp_path / "schedule")]
+            return subprocess.Popen([*command, *options], cwd=ROOT, stdout=log, stderr=log)
+
+    def runs(name: str) -> bool:
+        return "beat: Starting" in (tmp_path / name).read_text()
+
+    first = beat("first")
+    try:
+        wait_for("the first runs", lambda: runs("first"), 40)
+        assert beat("second").wait(timeout=40) == 1
+        assert f"A beat runs already, process {first.pid}:" in (tmp_path / "second").read_text()
+    finally:
+        first.kill()
+        first.wait()
+    third = beat("third")
+    try:
+        wait_for("the third runs", lambda: runs("third"), 40)
+    finally:
+        third.kill()
+        third.wait()
+
+
+NAIVE_CALL = """
+from datetime import datetime, timedelta
+from celery import Celery
+program = Celery(broker={url!r}, set_as_current=False)
+in_an_hour = datetime.now() + timedelta(hours=1)
+program.send_task("tests.helper_tasks.mark", [{runs!r}], eta=in_an_hour, queue="basic")
+"""
+
+
+@pytest.mark.parametrize(("zone", "hours"), [("America/New_York", None), ("Asia/Shanghai", 1 + 8)])
+def test_a_naive_eta_is_read_as_utc(sandbox: Sandbox, tmp_path: Path, zone: str, hours: int | None) -> None:
+    """05.12 Celery reads an `eta` without a time zone as UTC: in New York the task runs at once, in Shanghai
+    eight hours late."""
+    worker = sandbox.start_worker(["basic"], include=["tests.helper_tasks"])
+    code = NAIVE_CALL.format(url=sandbox.broker.url, runs=str(tmp_path / "runs"))
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"TZ": zone}, check=True, timeout=60)
+    if hours is None:
+        wait_for("it runs", lambda: lines(tmp_path / "runs"))
+        return
+    name = f"{worker.name}@{socket.gethostname()}"
+    held: Any = wait_for("the worker holds it", lambda: app.control.inspect([name], limit=1).scheduled())
+    due = datetime.fromisoformat(held[name][0]["eta"])
+    assert round((due - datetime.now(UTC)).total_seconds() / 3600) == hours
+    assert lines(tmp_path / "runs") == []
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Shanghai"])
+@pytest.mark.parametrize("option", ["eta", "expires"])
+def test_a_naive_time_is_refused(sandbox: Sandbox, zone: str, option: str) -> None:
+    """05.13 This app refuses an `eta` or an `expires` without a time zone, wherever it is given."""
+    calls = [
+        "add.apply_async((1, 2), {option}=now)",
+        "app.send_task('tasks.basic_tasks.add', (1, 2), {option}=now.isoformat())",
+        "chain(add.s(1, 2), add.s(3).set({option}=now)).delay()",
+    ]
+    lines_of_code = [
+        "from datetime import datetime",
+        "from celery import chain",
+        "from celery_app import app",
+        "from tasks.basic_tasks import add",
+        "now = datetime.now()",
+    ]
+    for call in calls:
+        code = "\n".join([*lines_of_code, call.format(option=option)])
+        program = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"TZ": zone},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert f"ValueError: {option}=" in program.stderr
+        assert "has no time zone" in program.stderr
+    assert waiting() == 0

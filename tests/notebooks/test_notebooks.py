@@ -53,7 +53,7 @@ LESSONS = {
         " | PENDING | PENDING | AttributeError",
     ),
     "05_schedules": Lesson(
-        *(56, 10, 2),
+        *(61, 13, 2),
         "yes | none | 2 | no | 0 | more than once | after the visibility timeout | 10:00",
     ),
     "06_chains": Lesson(
@@ -70,7 +70,10 @@ LESSONS = {
         *(80, 9, 4),
         "3 | 0.4 | yes | 4 | MaxRetriesExceededError | fallback | SUCCESS | 1 | 4 | 180 | some at once",
     ),
-    "10_delivery_guarantees": Lesson(68, 12, 3, "never | 2 | 1 | 2 | 2 | FAILURE | 2 | no"),
+    "10_delivery_guarantees": Lesson(
+        *(75, 14, 3),
+        "never | 2 | 1 | 2 | 2 | FAILURE | 2 | no | SUCCESS | it is lost",
+    ),
     "11_time_rate_prefetch": Lesson(
         *(68, 14, 2),
         "stopped after 1 s of 1.5 s | the caller's | FAILURE | finished in 1.2 s | 2 | 4 | 2 | 100 | wait",
