@@ -5,20 +5,24 @@ Workers, beat, Flower, scripts and notebooks all use this app:
     celery -A celery_app worker --loglevel=info --queues=basic,advanced,realworld
 """
 
+import fcntl
+import os
 import pkgutil
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task
+from celery.beat import PersistentScheduler
 from celery.exceptions import NotRegistered
 from celery.schedules import crontab
-from celery.signals import celeryd_init, user_preload_options
+from celery.signals import beat_init, celeryd_init, user_preload_options
 from click import Option
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
-from redis import RedisError
 
 import tasks
 from settings import settings, without_password
+from transport import BACKENDS, Messages, check_options, explain
 
 # --- Queues: a task module's name is its queue's name -------------------------------------------------
 
@@ -71,36 +75,55 @@ class AppTask(Task):
     default_retry_delay = 1
     max_retries = 3
 
-    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:  # type: ignore[override]
-        """Send the task, as Celery does, with two errors made clear.
+    def __init_subclass__(cls, **details: Any) -> None:
+        """Check the options that the task was defined with."""
+        super().__init_subclass__(**details)
+        check_options({"priority": cls.priority, "expires": cls.expires})
 
-        Raises `ValueError` for a negative countdown, which Celery takes for "now".
-        Raises `OperationalError` with the broker's address if the broker or result backend is away.
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:  # type: ignore[override]
+        """Send the task, as Celery does, with two kinds of errors made clear.
+
+        Raises `ValueError` for options that Celery would misunderstand (see `check_options`).
+        Raises `OperationalError` with the reason if the broker or the result backend does not take it.
         """
-        countdown = options.get("countdown")
-        if countdown is not None and countdown < 0:
-            raise ValueError(f"countdown={countdown!r}: must be 0 or more seconds from now")
+        check_options(options)
+        if self.app.conf.task_always_eager:  # it runs here, and its errors are its own
+            return super().apply_async(args, kwargs, **options)
         try:
             return super().apply_async(args, kwargs, **options)
-        except (OperationalError, RuntimeError) as error:
-            # A result backend that is away raises RuntimeError, before the message is sent.
-            raise OperationalError(f"{self.name} was not sent. {broker_trouble(error)}") from error
+        except OperationalError as error:
+            given = options.get("connection") or getattr(options.get("producer"), "connection", None)
+            trouble = broker_trouble(error, given.as_uri() if given else "")
+            raise OperationalError(f"{self.name} was not sent. {trouble}") from error
+
+    def retry(self, *args: Any, **options: Any) -> Any:
+        """Retry the task, as Celery does. Raises `ValueError` for options that it would misunderstand.
+
+        Without this, an error in an option drops the message, and the task is STARTED for ever.
+        """
+        check_options(options)
+        return super().retry(*args, **options)
 
 
-def broker_trouble(error: BaseException) -> str:
-    """Return one line that names the broker, what it answered, and the remedy."""
-    if settings.uses_sandbox:
-        remedy = "Start it with ./learn up (if it hangs, ./learn down first), or name another in .env."
-    else:
-        remedy = "Start it, or correct CELERY_BROKER_URL and CELERY_RESULT_BACKEND."
-    reason: BaseException | None = error
-    while reason and not isinstance(reason, (OSError, RedisError)):
-        reason = reason.__cause__ or reason.__context__  # what the network said is further down
-    words = " ".join(str(reason or error).split()).rstrip(".")
-    return f"The broker at {without_password(settings.broker_url)} does not answer ({words}). {remedy}"
+def broker_trouble(error: BaseException, address: str = "") -> str:
+    """Return one line that names the server, what it answered, and the remedy.
+
+    `address`: where the broker is, if it is not the app's own.
+    """
+    trouble = explain(error)
+    server = f"broker at {address or without_password(settings.broker_url)}"
+    if trouble.in_result_backend:
+        server = f"result backend at {without_password(settings.result_backend)}"
+    remedy = "Start it, or correct CELERY_BROKER_URL and CELERY_RESULT_BACKEND."
+    if settings.uses_sandbox and not address:
+        remedy = "Start it with ./learn up, or name another in .env."
+    return f"The {server} {trouble.does} ({trouble.words}). {trouble.remedy or remedy}"
 
 
-app = Celery("celery_learning", task_cls=AppTask, include=TASK_MODULES)
+app = Celery("celery_learning", amqp=Messages, task_cls=AppTask, include=TASK_MODULES)
+# With Celery's own, running tasks that write their progress fail when the connection to Redis is lost, and
+# so does whoever waits for a result. What is wrong there, and in the connections to the broker: transport.py.
+app.loader.override_backends = BACKENDS
 
 # --- Where ----------------------------------------------------------------------------------------------
 
@@ -199,13 +222,18 @@ app.conf.update(
         # Without these, a frozen broker blocks .delay() for more than 45 seconds.
         "socket_timeout": 1,
         "socket_connect_timeout": 1,
+        # Sentinel watches several servers. Without a name, it cannot say where ours is. Redis ignores this.
+        "master_name": settings.sentinel_master,
     },
-    # A failed publish raises at once. The caller decides whether to try again.
+    # A failed publish raises at once. The caller decides whether to try again. (Workers and beat: below.)
     task_publish_retry_policy={"max_retries": 0},
     # The same for results. By default .delay() waits 19 seconds when the result backend is away.
     redis_socket_timeout=1.0,
     redis_socket_connect_timeout=1.0,
-    result_backend_transport_options={"retry_policy": {"max_retries": 0}},
+    result_backend_transport_options={
+        "retry_policy": {"max_retries": 0},
+        "master_name": settings.sentinel_master,
+    },
 )
 
 # --- Results --------------------------------------------------------------------------------------------
@@ -238,6 +266,8 @@ app.conf.update(
 app.conf.update(
     # beat remembers here when each entry ran. Without the file, each restart starts all periods anew.
     beat_schedule_filename=str(settings.state_dir / "celerybeat-schedule"),
+    # Two beats send everything twice. Without this, a second one starts, with the same file too.
+    beat_scheduler="celery_app:OneScheduler",
     # Every entry has `expires` shorter than its period: without a worker, no backlog piles up.
     beat_schedule={
         "periodic-task": {
@@ -253,6 +283,53 @@ app.conf.update(
     },
 )
 
+
+class OneScheduler(PersistentScheduler):
+    """beat's scheduler, which lets no second beat use its schedule file. It cannot see other machines."""
+
+    schedule_filename: str
+
+    def setup_schedule(self) -> None:
+        """Lock the file, and read it. Raises `SystemExit` if another beat has it.
+
+        The lock ends with the process, however that ends, so a crash leaves nothing to clean up.
+        """
+        path = Path(f"{self.schedule_filename}.lock")
+        self._lock = path.open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = path.read_text() or "unknown"
+            raise SystemExit(
+                f"A beat runs already, process {other}: it has {self.schedule_filename}. "
+                "Two would send everything twice. Stop that one first."
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+        super().setup_schedule()
+
+
+# --- Workers and beat are patient -----------------------------------------------------------------------
+
+# A caller must fail fast. Here nobody waits, and what cannot be sent or stored is lost: the next step of a
+# chain, the result of an hour's work. So try for about a minute, long enough for a broker to restart.
+_TRIES = 60  # one each second
+PATIENT: dict[str, Any] = {
+    "task_publish_retry_policy": {"max_retries": _TRIES, "interval_start": 0.1, "interval_max": 1},
+    "result_backend_transport_options": {"retry_policy": {"max_retries": _TRIES}},
+    # A worker on a busy machine must not take a slow answer for a dead broker.
+    "broker_transport_options": {"socket_timeout": 10},
+    "redis_socket_timeout": 10.0,
+}
+
+
+def be_patient(conf: Any) -> None:
+    """Put these settings into effect. Other options, also those of the command line, stay as they are."""
+    for name, value in PATIENT.items():
+        conf[name] = conf[name] | value if name.endswith("_options") else value
+
+
 # --- Start-up checks ------------------------------------------------------------------------------------
 
 
@@ -261,7 +338,7 @@ def require_broker() -> None:
     with app.connection_for_write() as connection:
         try:
             connection.transport.establish_connection()
-        except connection.connection_errors as error:
+        except connection.connection_errors + connection.channel_errors as error:
             raise SystemExit(broker_trouble(error)) from None
 
 
@@ -285,6 +362,9 @@ def _prepare_worker(sender: str, conf: Any, options: dict[str, Any], **_: Any) -
         raise SystemExit(
             f"A worker named {sender} runs already. Stop it, or name this one: --hostname=second@%h"
         )
-    # A caller must fail fast; a worker on a busy machine must not take a slow answer for a dead broker.
-    conf.broker_transport_options = conf.broker_transport_options | {"socket_timeout": 10}
-    conf.redis_socket_timeout = 10.0
+    be_patient(conf)
+
+
+@beat_init.connect
+def _prepare_beat(sender: Any, **_: Any) -> None:
+    be_patient(sender.app.conf)

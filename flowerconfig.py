@@ -6,6 +6,7 @@ everybody.
 
 import secrets
 
+from tornado.netutil import bind_sockets
 from tornado.options import options
 
 from settings import settings
@@ -13,6 +14,16 @@ from settings import settings
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 address = options.address or "127.0.0.1"
+
+if not options.unix_socket:
+    try:
+        for socket in bind_sockets(options.port, address):
+            socket.close()
+    except OSError as error:
+        raise SystemExit(
+            f"Flower cannot listen on port {options.port} of {address}: {error.strerror}. "
+            "Does another Flower run? Choose a port of its own: --port=5556"
+        ) from None
 
 if not options.basic_auth and not options.auth:
     if settings.flower_password:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypedDict
 
+from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -42,11 +43,15 @@ class WorkerStats(TypedDict):
     done: int
 
 
-def monitor_task(task_id: str) -> TaskState:
-    """Return what is known of a task.
+def monitor_task(task: str | AsyncResult) -> TaskState:
+    """Return what is known of a task. `task` is its id, or its result.
 
     PENDING means that nothing is known: it waits, it is lost, it is forgotten, or it was never sent.
+    Raises `TypeError` for anything else, such as the result of a group, which is many tasks.
     """
+    task_id = task.id if isinstance(task, AsyncResult) else task
+    if not isinstance(task_id, str):
+        raise TypeError(f"task={task!r}: give the id of one task, or its AsyncResult")
     result = app.AsyncResult(task_id)
     state = result.state
     note = "Nothing is known of this id: it waits, is lost, has expired, or was never sent."

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Start beat in this terminal: it sends the scheduled tasks. Run it once only: two beats send everything twice.
+# Start beat in this terminal: it sends the scheduled tasks. A second one in this folder is refused: two beats
+# send everything twice.
 #
 #   ./start_beat.sh [options of `celery beat`]
 set -eu

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -72,15 +73,16 @@ def one_process() -> int:
 
 def byte_ranges() -> int:
     """Import the file in one part for each core, as a chord does."""
-    parts = order_import.split_byte_ranges(TABLE, os.cpu_count() or 1)
-    with ProcessPoolExecutor(len(parts), mp_context=get_context("fork")) as pool:
-        order_import.merge_rejects(TABLE, list(pool.map(import_range, parts)))
-    return len(parts)
+    plan = order_import.begin_import(TABLE, os.cpu_count() or 1)
+    with ProcessPoolExecutor(len(plan.ranges), mp_context=get_context("fork")) as pool:
+        list(pool.map(partial(import_range, plan.import_id), plan.ranges))
+    order_import.finish_import(plan.import_id)
+    return len(plan.ranges)
 
 
-def import_range(part: tuple[int, int]) -> order_import.ImportResult:
+def import_range(import_id: str, part: tuple[int, int]) -> order_import.PartResult:
     """Import one byte range."""
-    return order_import.import_csv(TABLE, batch_size=BATCH, byte_range=part)
+    return order_import.import_part(import_id, *part, batch_size=BATCH)
 
 
 def export_jsonl() -> int:

@@ -2,11 +2,16 @@
 
 import io
 import statistics
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len, set_cell_size
+
+from lab.console import printable
 from lab.runs import ENDINGS, Run
+from lab.shorten import shortened
 
 if TYPE_CHECKING:  # matplotlib takes half a second to load, so only a program that draws loads it
     from matplotlib.axes import Axes
@@ -17,7 +22,7 @@ SIGNS = {
     ":": "waits in the worker",
     "=": "runs",
     "?": "no end seen",
-    "D": "delivered again",
+    "D": "redelivered",
 } | dict(ENDINGS.values())
 FILLS: dict[str, dict[str, Any]] = {
     ".": {"facecolor": "white", "edgecolor": "#888888", "linestyle": ":"},
@@ -25,13 +30,79 @@ FILLS: dict[str, dict[str, Any]] = {
     "=": {"facecolor": "#4c78a8", "edgecolor": "#22344a"},
     "?": {"facecolor": "white", "edgecolor": "#a02020", "hatch": "////"},
 }
+ID_LETTERS = 8
+SVG_LABEL_LETTERS = 60
+LEGEND_COLUMNS = 5
 NO_EVENTS = "Do the workers send events? celery -A celery_app control enable_events"
+
+
+def chart(runs: Sequence[Run], width: int = 110, rows: int = MOST_ROWS) -> str:
+    """Draw runs as text of `width` columns, at most `rows` of them, and count all of them.
+
+    Signs and letters are in `SIGNS`; the chart explains those that it uses.
+    """
+    if not runs:
+        return f"No task event was seen. {NO_EVENTS}"
+    shown, others = _choose(runs, rows)
+    begin, end = _bounds(runs)
+    labels = _labels(shown, width // 3)
+    label_width = max(map(cell_len, labels))  # Chinese letters are two columns wide
+    columns = max(10, width - label_width - 14)
+    lines = [f"{'':{label_width}}   0 s{f'{end - begin:.2f} s':>{columns - 3}}"]
+    bars = [_bar(run, begin, end, columns) for run in shown]
+    worker = None
+    for run, label, bar in zip(shown, labels, bars, strict=True):
+        if run.worker != worker:
+            worker = run.worker
+            lines.append(printable(worker) or "no worker yet")
+        lasted = "" if run.ran is None else f"{run.ran:.3f} s"
+        lines.append(f"  {set_cell_size(label, label_width)} |{bar}| {lasted}".rstrip())
+    used = "".join(bars)
+    lines.append("  ".join(f"{sign} {meaning}" for sign, meaning in SIGNS.items() if sign in used))
+    lines.append(_counts(runs))
+    if others:
+        lines.append(_not_drawn(others))
+    return "\n".join(lines)
+
+
+def svg_chart(runs: Sequence[Run], rows: int = MOST_ROWS) -> str:
+    """Draw runs as an SVG image, at most `rows` of them, and count all of them."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    shown, others = _choose(runs, rows)
+    image = io.StringIO()
+    # Text stays text: it can be searched, copied and read aloud. A name with dollar signs is no formula.
+    with rc_context({"svg.fonttype": "none", "text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the browser has the letters that this font lacks
+        figure = Figure(figsize=(10, 1.4 + 0.25 * len(shown)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_xlabel("seconds", fontsize="small")
+        title = "No task event was seen."
+        used = ""
+        if shown:
+            used = _draw_rows(axes, shown, *_bounds(runs))
+            title = _counts(runs) + (f" Not drawn: {len(others)}." if others else "")
+        figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
+        patches = [Patch(label=SIGNS[sign], **style) for sign, style in FILLS.items() if sign in used]
+        patches += [
+            Patch(label=f"{sign} {meaning}", alpha=0)
+            for sign, meaning in SIGNS.items()
+            if sign.isalpha() and sign in used
+        ]
+        figure.legend(handles=patches, loc="outside lower left", ncols=LEGEND_COLUMNS, fontsize="small")
+        figure.savefig(image, format="svg")
+    return image.getvalue()
+
+
+# --- what is drawn ----------------------------------------------------------------------------------------
 
 
 def _choose(runs: Sequence[Run], rows: int) -> tuple[list[Run], list[Run]]:
     """Return the runs to draw, worker by worker, and the others.
 
-    When there are too many, those that went wrong or came again are drawn first, then the longest.
+    When there are too many, those that went wrong or were redelivered are drawn first, then the longest.
     """
     if rows < 1:
         raise ValueError(f"rows={rows!r}: must be 1 or more")
@@ -43,11 +114,20 @@ def _choose(runs: Sequence[Run], rows: int) -> tuple[list[Run], list[Run]]:
     return sorted(ranked[:rows], key=lambda run: (run.worker, run.times[0])), ranked[rows:]
 
 
-def _label(run: Run) -> str:
-    notes = [run.name.rpartition(".")[2], run.task_id[:8]]
-    if run.retries:
-        notes.append(f"retry {run.retries}")
-    return " ".join([*notes, *(["redelivered"] if run.redelivered else [])])
+def _labels(runs: Sequence[Run], width: int) -> list[str]:
+    """Return what stands before each bar: the task and its id, cut to `width`. Different tasks stay so."""
+    letters = ID_LETTERS
+    ids = {run.task_id for run in runs}
+    while len({task_id[:letters] for task_id in ids}) < len(ids):
+        letters += 1
+    heads = [printable(f"{run.name.rpartition('.')[2]} {run.task_id[:letters]}") for run in runs]
+    notes = [_note(run) for run in runs]
+    cut = shortened(heads, max(ID_LETTERS, width - max(map(len, notes), default=0)))
+    return [head + note for head, note in zip(cut, notes, strict=True)]
+
+
+def _note(run: Run) -> str:
+    return (f" retry {run.retries}" if run.retries else "") + (" redelivered" if run.redelivered else "")
 
 
 def _spans(run: Run, end: float) -> list[tuple[str, float, float]]:
@@ -64,35 +144,23 @@ def _bounds(runs: Sequence[Run]) -> tuple[float, float]:
     return min(moments), max(moments)
 
 
-def chart(runs: Sequence[Run], width: int = 110, rows: int = MOST_ROWS) -> str:
-    """Draw runs as text of `width` columns, at most `rows` of them, and count all of them.
+def _counts(runs: Sequence[Run]) -> str:
+    counts = Counter("started, no end seen" if run.outcome == "started" else run.outcome for run in runs)
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+    redelivered = sum(run.redelivered for run in runs)
+    tasks = len({run.task_id for run in runs})
+    return f"Runs {len(runs)}, tasks {tasks}: {told}" + (
+        f"; {redelivered} redelivered." if redelivered else "."
+    )
 
-    Signs and letters are in `SIGNS`; the chart explains those that it uses.
-    """
-    if not runs:
-        return f"No task event was seen. {NO_EVENTS}"
-    shown, others = _choose(runs, rows)
-    begin, end = _bounds(runs)
-    labels = min(max(len(_label(run)) for run in shown), width // 3)
-    columns = max(10, width - labels - 14)
-    lines = [f"{'':{labels}}   0 s{f'{end - begin:.2f} s':>{columns - 3}}"]
-    worker = None
-    for run in shown:
-        if run.worker != worker:
-            worker = run.worker
-            lines.append(worker or "no worker yet")
-        lasted = "" if run.ran is None else f"{run.ran:.3f} s"
-        lines.append(
-            f"  {_label(run)[:labels]:{labels}} |{_bar(run, begin, end, columns)}| {lasted}".rstrip()
-        )
-    bars = "".join(line.partition("|")[2].rpartition("|")[0] for line in lines)
-    lines.append("  ".join(f"{sign} {meaning}" for sign, meaning in SIGNS.items() if sign in bars))
-    lines.append(_counts(runs))
-    if others:
-        ran = [run.ran for run in others if run.ran is not None]
-        median = f" Their median: {statistics.median(ran):.3f} s." if ran else ""
-        lines.append(f"Not drawn: {len(others)} of these runs.{median}")
-    return "\n".join(lines)
+
+def _not_drawn(others: Sequence[Run]) -> str:
+    ran = [run.ran for run in others if run.ran is not None]
+    median = f" Their median: {statistics.median(ran):.3f} s." if ran else ""
+    return f"Not drawn: {len(others)} of these runs.{median}"
+
+
+# --- how it is drawn --------------------------------------------------------------------------------------
 
 
 def _bar(run: Run, begin: float, end: float, columns: int) -> str:
@@ -108,48 +176,22 @@ def _bar(run: Run, begin: float, end: float, columns: int) -> str:
     return "".join(bar)
 
 
-def _counts(runs: Sequence[Run]) -> str:
-    counts = Counter("started, no end seen" if run.outcome == "started" else run.outcome for run in runs)
-    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
-    again = sum(run.redelivered for run in runs)
-    tasks = len({run.task_id for run in runs})
-    return f"Runs {len(runs)}, tasks {tasks}: {told}" + (f"; {again} delivered again." if again else ".")
-
-
-def svg_chart(runs: Sequence[Run], rows: int = MOST_ROWS) -> str:
-    """Draw runs as an SVG image, at most `rows` of them, and count all of them."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
-    shown, others = _choose(runs, rows)
-    figure = Figure(figsize=(10, 1.2 + 0.25 * len(shown)), layout="constrained")
-    axes = figure.add_subplot()
-    if shown:
-        _draw_rows(axes, shown, *_bounds(runs))
-        title = _counts(runs) + (f" Not drawn: {len(others)}." if others else "")
-    else:
-        title = "No task event was seen."
-    axes.set_title(title, loc="left", fontsize="medium")
-    letters = [f"{sign} {meaning}" for sign, meaning in SIGNS.items() if sign.isalpha()]
-    axes.set_xlabel("seconds (" + ", ".join(letters) + ")", fontsize="small")
-    patches = [Patch(label=SIGNS[sign], **style) for sign, style in FILLS.items()]
-    figure.legend(handles=patches, loc="outside lower left", ncols=len(patches), fontsize="small")
-    image = io.StringIO()
-    # Text stays text: it can be searched, copied and read aloud.
-    with rc_context({"svg.fonttype": "none"}):
-        figure.savefig(image, format="svg")
-    return image.getvalue()
-
-
-def _draw_rows(axes: "Axes", shown: Sequence[Run], begin: float, end: float) -> None:
+def _draw_rows(axes: "Axes", shown: Sequence[Run], begin: float, end: float) -> str:
+    """Draw one row for each run. Return the signs and letters that were used."""
+    used = ""
     for row, run in enumerate(shown):
-        for sign, since, until in _spans(run, end):
-            axes.barh(row, until - since, left=since - begin, height=0.7, **FILLS[sign])
+        last = run.times[-1]
+        for sign, since, last in _spans(run, end):
+            axes.barh(row, last - since, left=since - begin, height=0.7, **FILLS[sign])
+            used += sign
         # The letter beside the bar says how it ended, also without colour.
         letters = ("D" if run.redelivered else "") + ENDINGS.get(run.outcome, ("?", ""))[0]
-        axes.text(run.times[-1] - begin, row, f" {letters}", va="center", fontsize="small")
-    axes.set_yticks(range(len(shown)), [f"{_label(run)} · {run.worker or 'no worker'}" for run in shown])
+        axes.text(last - begin, row, f" {letters}", va="center", fontsize="small")
+        used += letters
+    labels = zip(_labels(shown, SVG_LABEL_LETTERS), shown, strict=True)
+    texts = [f"{label} · {printable(run.worker) or 'no worker'}" for label, run in labels]
+    axes.set_yticks(range(len(shown)), texts)
     axes.tick_params(axis="y", labelsize="small")
     axes.invert_yaxis()
     axes.margins(x=0.04)
+    return used

@@ -231,11 +231,8 @@ def diagram(expression: str, run_it: bool) -> None:
     picture = diagram(canvas)
     if run_it:
         with served(QUEUES), Timeline() as timeline:
-            result = canvas.freeze()  # knows all its tasks; what delay() gives back may not
-            sent = canvas.delay()
-            result = result if result.id == sent.id else sent  # but chunks cannot be frozen
-            timeline.wait_for(result, seconds=60)
-            picture = diagram(canvas, result)
+            result = canvas.delay()
+            picture = diagram(canvas, result, timeline.wait_for(result, seconds=60))
         console.heading("Timeline")
         click.echo(timeline.text())
     console.heading("Canvas")
@@ -266,8 +263,9 @@ def down() -> None:
 def test(arguments: tuple[str, ...]) -> NoReturn:
     """Run the tests, on all cores. Arguments go to pytest."""
     os.chdir(ROOT)
-    command = [sys.executable, "-m", "pytest", *(arguments or ("-n", "auto"))]
-    sys.exit(subprocess.run(command, check=False).returncode)
+    # In the place of this process: what ends the command ends the tests. A later `-n` wins.
+    command = [sys.executable, "-m", "pytest", "-n", "auto", *arguments]
+    os.execv(sys.executable, command)  # noqa: S606 - our own command
 
 
 @learn.command()

@@ -92,3 +92,12 @@ def as_text(view: RenderableType, width: int) -> str:
     page.print(view)
     assert isinstance(page.file, io.StringIO)
     return "\n".join(line.rstrip() for line in page.file.getvalue().rstrip().splitlines())
+
+
+def printable(text: str) -> str:
+    """Return `text` with an escape for each sign that a terminal would obey, or could not show."""
+    return "".join(sign if sign.isprintable() else _escaped(sign) for sign in text)
+
+
+def _escaped(sign: str) -> str:
+    return sign.encode("unicode_escape").decode()

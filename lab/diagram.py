@@ -4,72 +4,42 @@
     diagram(flow)                     # in a notebook: a picture
     print(diagram(flow).text())       # the same as text
     diagram(flow, flow.delay())       # with states
+    diagram(flow, result, runs)       # with all that ran: runs = timeline.wait_for(result)
 
 The picture is Mermaid text. JupyterLab and GitHub draw it. A label is what you would type:
 `task.s()` takes the result of the step before, `task.si()` (immutable) does not.
 """
 
 import itertools
-import reprlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from celery.canvas import Signature, chain, chord, chunks, group, maybe_signature
-from celery.result import AsyncResult, GroupResult, ResultBase
-from celery.utils.functional import maybe_list
+from celery.canvas import Signature
+from celery.result import ResultBase
 from rich.text import Text
 from rich.tree import Tree
 
-from celery_app import TASK_MODULES, app
 from lab import console
+from lab.canvas import Step, canvas_of, lineage, steps_of
+from lab.runs import Run
+from lab.shorten import shortened
+from lab.states import NEVER_RAN, by_result, by_runs
 
-SHOWN_MEMBERS = 8  # of a group; the others are summed up, and Mermaid stays below its limits
+__all__ = ["Diagram", "canvas_of", "diagram", "lineage"]
+
+SHOWN_STEPS = 8  # of a group or a chain; the others are summed up, and Mermaid stays below its limits
+LABEL_LETTERS = 50
+# Each has its colour of text, too: it is read on its own ground, in a light and in a dark page.
 STYLES = {
-    "SUCCESS": "fill:#d7f0d7,stroke:#2a7a2a",
-    "FAILURE": "fill:#f6d0d0,stroke:#a02020,stroke-width:3px",
-    "PENDING": "fill:#ffffff,stroke:#888888,stroke-dasharray:4",
+    "SUCCESS": "fill:#d7f0d7,stroke:#2a7a2a,color:#123d12",
+    "FAILURE": "fill:#f6d0d0,stroke:#a02020,stroke-width:3px,color:#5a0f0f",
+    "PENDING": "fill:#ffffff,stroke:#888888,stroke-dasharray:4,color:#333333",
+    "OTHER": "fill:#e8eef7,stroke:#4c78a8,color:#16293f",
 }
-# What delay() gives back of a chord knows only the last step of its body.
-WHOLE_RESULT = "Pass its own, whole one: result = canvas.freeze(); canvas.delay(); diagram(canvas, result)"
-EXPRESSION_ERRORS = (
-    SyntaxError,
-    NameError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    LookupError,
-    ArithmeticError,
-)
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 30
-_short.maxlist = _short.maxtuple = _short.maxdict = 3
-
-
-@dataclass(frozen=True)
-class Step:
-    """A part of a canvas: a task, or a chain, group or chord of more steps, or "more" that are summed up.
-
-    `members` are the steps of a chain, the members of a group, or the header of a chord; `body` is the
-    chord's. `then` are the callbacks and `on_error` the error callbacks. `state` is empty before a run.
-    """
-
-    kind: str
-    label: str
-    state: str = ""
-    members: tuple["Step", ...] = ()
-    body: "Step | None" = None
-    then: tuple["Step", ...] = ()
-    on_error: tuple["Step", ...] = ()
-
-    def states(self) -> Iterator[str]:
-        """Give the state of each task in it."""
-        if self.kind == "task":
-            yield self.state
-        for step in (*self.members, *([self.body] if self.body else [])):
-            yield from step.states()
+# What a state is drawn as, if it has no style of its own. The small ones are of a task without a result.
+STYLE_OF = {"succeeded": "SUCCESS", "failed": "FAILURE"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +55,7 @@ class Diagram:
 
     def text(self) -> str:
         """Return the picture as an indented list."""
-        return console.as_text(_tree(self.root), width=200)
+        return console.as_text(_tree(self.root, _labels(self.root)), width=200)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {
@@ -95,136 +65,50 @@ class Diagram:
         }
 
 
-def diagram(canvas: Signature, result: ResultBase | None = None) -> Diagram:
-    """Return the picture of `canvas`. It sends nothing, and leaves the canvas as it is.
+def diagram(
+    canvas: Signature, result: ResultBase | None = None, runs: Sequence[Run] | None = None
+) -> Diagram:
+    """Return the picture of `canvas`, as Celery sends it. It sends nothing, and leaves the canvas as it is.
 
     `result` is what sending this canvas gave back: each task then shows its state of this moment. PENDING
     means that nothing is known: it has not run, or never will.
-    Raises `TypeError` if `canvas` is no signature, and `ValueError` if `result` is of another canvas.
+    `runs` is what `Timeline.wait_for(result)` returned. With it the picture holds all that ran, also
+    callbacks and what tasks have sent themselves, and tells which tasks never ran.
+    Raises `TypeError` if `canvas` is no canvas, and `ValueError` if `result` does not know all its tasks.
     """
-    _checked(canvas)
-    if result is None:
-        return Diagram(_parse(canvas, itertools.repeat("")))
-    states = iter([app.AsyncResult(task_id).state for task_id in dict.fromkeys(_task_ids(result))])
-    try:
-        root = _parse(canvas, states)
-    except StopIteration:
-        raise ValueError(f"result={result!r} has fewer tasks than the canvas. {WHOLE_RESULT}") from None
-    if next(states, None):
-        raise ValueError(f"result={result!r} has more tasks than the canvas. {WHOLE_RESULT}")
+    root = steps_of(canvas)
+    if result is not None and runs is not None:
+        by_runs(root, result, runs)
+    elif result is not None:
+        by_result(root, result)
     return Diagram(root)
 
 
-def canvas_of(expression: str) -> Signature:
-    """Return the canvas that a learner has typed: `fetch_data.s("north") | process_item.s()`.
-
-    It may use the project's tasks by their function's name, and chain, group and chord.
-    Raises `ValueError` if the expression does not work, and `TypeError` if its value is no canvas.
-    """
-    app.loader.import_default_modules()
-    names = {task.__name__: task for task in app.tasks.values() if task.__module__ in TASK_MODULES}
-    try:
-        # It runs what its author may run anyway: a learner in a terminal of their own, as in `python -c`.
-        canvas = eval(expression, {**names, "chain": chain, "group": group, "chord": chord})  # noqa: S307
-    except EXPRESSION_ERRORS as error:
-        raise ValueError(
-            f"{expression!r} does not work: {type(error).__name__}: {error}. "
-            f"Use chain, group, chord and the tasks {', '.join(sorted(names))}."
-        ) from error
-    return _checked(canvas)
+# --- what is drawn ----------------------------------------------------------------------------------------
 
 
-def _checked(canvas: object) -> Signature:
-    if not isinstance(canvas, Signature):
-        raise TypeError(
-            f"{_short.repr(canvas)} is a {type(canvas).__name__} and not a canvas. "
-            "Write task.s(…), or chain, group or chord of such."
-        )
-    return canvas
+def _labels(root: Step) -> dict[str, str]:
+    """Return what is written for each label: cut, so that different ones stay different."""
+    labels = list(dict.fromkeys(step.label for step in root.everything()))
+    texts = [console.printable(label) for label in labels]
+    return dict(zip(labels, shortened(texts, LABEL_LETTERS), strict=True))
 
 
-def lineage(result: ResultBase) -> list[ResultBase]:
-    """Return the results that lead to `result`, oldest first, and `result` itself."""
-    line = []
-    node: ResultBase | None = result
-    while node is not None:
-        line.append(node)
-        node = node.parent
-    return line[::-1]
+def _abridged(steps: list[Step], last: int = 0) -> list[Step]:
+    """Return the steps that are drawn. If they are too many, one stands for those before the `last` ones."""
+    if len(steps) <= SHOWN_STEPS + last:
+        return steps
+    end = len(steps) - last
+    others = steps[SHOWN_STEPS - 1 : end]
+    states = Counter(task.state for step in others for task in step.everything() if task.state)
+    told = ", ".join(f"{count} {state}" for state, count in states.items())
+    more = Step("more", f"… and {len(others)} more", state=told)
+    return [*steps[: SHOWN_STEPS - 1], more, *steps[end:]]
 
 
-def _task_ids(result: ResultBase) -> Iterator[str]:
-    """Give the task ids in the order of the canvas. An id may come twice: members share their parents."""
-    for node in lineage(result):
-        if isinstance(node, GroupResult):
-            for member in node.results or ():
-                yield from _task_ids(member)
-        elif isinstance(node, AsyncResult):
-            yield str(node.id)
-
-
-# --- from a signature to steps ----------------------------------------------------------------------------
-
-
-def _parse(signature: Any, states: Iterator[str]) -> Step:
-    """Return `signature` as steps; each task takes the next of `states`, in the order of the canvas."""
-    links: dict[str, Any] = {
-        "then": _parse_links(signature, "link"),
-        "on_error": _parse_links(signature, "link_error"),
-    }
-    match signature.get("subtask_type") or signature.task:
-        case "chain":
-            return Step("chain", "chain", members=_parse_all(signature.tasks, states), **links)
-        case "group":
-            members = _parse_all(signature.tasks, states)
-            return Step("group", f"group of {len(members)}", members=_summed_up(members), **links)
-        case "celery.chunks":
-            whole: Any = chunks.from_dict(signature)
-            members = _parse_all(whole.group().tasks, states)
-            return Step("group", f"{len(members)} chunks", members=_summed_up(members), **links)
-        case "chord":
-            header = signature.tasks  # a list, or a group once the chord has been frozen
-            members = _parse_all(header.tasks if isinstance(header, group) else header, states)
-            body = _parse(maybe_signature(signature.body), states)
-            label = f"chord header of {len(members)}"
-            return Step("chord", label, members=_summed_up(members), body=body, **links)
-        case _:
-            return Step("task", _label(signature), next(states), **links)
-
-
-def _parse_all(signatures: Iterable[Any], states: Iterator[str]) -> tuple[Step, ...]:
-    return tuple([_parse(maybe_signature(signature), states) for signature in signatures])
-
-
-def _parse_links(signature: Any, option: str) -> tuple[Step, ...]:
-    # Their tasks are not in the result of the canvas, so they have no state.
-    return _parse_all(maybe_list(signature.options.get(option)) or [], itertools.repeat(""))
-
-
-def _summed_up(members: tuple[Step, ...]) -> tuple[Step, ...]:
-    """Return the first members, and one step that stands for the others."""
-    if len(members) <= SHOWN_MEMBERS:
-        return members
-    shown, others = members[: SHOWN_MEMBERS - 1], members[SHOWN_MEMBERS - 1 :]
-    counts = Counter(state for step in others for state in step.states() if state)
-    told = ", ".join(f"{count} {state}" for state, count in counts.items())
-    return (*shown, Step("more", f"… and {len(others)} more", told, others))
-
-
-def _label(signature: Any) -> str:
-    """Return what one would type for this signature: `add.s(1, 2)`, or `add.si(1, 2)` if immutable."""
-    if signature.task in ("celery.map", "celery.starmap"):
-        items = len(list(signature.kwargs["it"]))
-        return f"{_name(signature.kwargs['task']['task'])}.{_name(signature.task)}(items: {items})"
-    arguments = [
-        *map(_short.repr, signature.args),
-        *(f"{key}={_short.repr(value)}" for key, value in signature.kwargs.items()),
-    ]
-    return f"{_name(signature.task)}.{'si' if signature.immutable else 's'}({', '.join(arguments)})"
-
-
-def _name(task: str) -> str:
-    return task.rpartition(".")[2]
+def _drawn(step: Step) -> list[Step]:
+    """Return the members that are drawn. Of a chain, the last one is always shown."""
+    return _abridged(step.members, last=1 if step.kind == "chain" else 0)
 
 
 # --- from steps to Mermaid --------------------------------------------------------------------------------
@@ -236,14 +120,15 @@ class _Mermaid:
     def __init__(self, root: Step) -> None:
         self.lines: list[str] = ["flowchart LR"]
         self.arrows: list[str] = []
-        self.handlers: dict[Step, str] = {}  # one node for each error callback, however many tasks have it
+        self.handlers: dict[int, str] = {}  # one node for each error callback, however many tasks have it
         self.used: set[str] = set()
         self.numbers = itertools.count(1)
+        self.labels = _labels(root)
         self._draw(root, ())
 
     def text(self) -> str:
         """Return the lines as one text."""
-        styles = [f"  classDef {state} {STYLES[state]}" for state in STYLES if state in self.used]
+        styles = [f"  classDef {name} {STYLES[name]}" for name in STYLES if name in self.used]
         return "\n".join([*self.lines, *self.arrows, *styles]) + "\n"
 
     def _draw(self, step: Step, handlers: tuple[Step, ...]) -> tuple[str, str]:
@@ -266,13 +151,14 @@ class _Mermaid:
                 begin = end = self._node(step)
                 for handler in handlers:
                     self.arrows.append(f'  {begin} -. "on error" .-> {self._handler(handler)}')
-        for callback in step.then:
-            begin_of_callback, _ = self._draw(callback, ())
-            self.arrows.append(f'  {end} -- "then" --> {begin_of_callback}')
+        for word, others in (("then", step.then), ("sends", _abridged(step.sent))):
+            for other in others:
+                begin_of_other, _ = self._draw(other, ())
+                self.arrows.append(f'  {end} -- "{word}" --> {begin_of_other}')
         return begin, end
 
     def _draw_chain(self, step: Step, handlers: tuple[Step, ...]) -> tuple[str, str]:
-        ends = [self._draw(member, handlers) for member in step.members]
+        ends = [self._draw(member, handlers) for member in _drawn(step)]
         for (_, before), (after, _) in itertools.pairwise(ends):
             self.arrows.append(f"  {before} --> {after}")
         return ends[0][0], ends[-1][1]
@@ -281,26 +167,36 @@ class _Mermaid:
         if not step.members:  # Mermaid does not draw an empty frame
             return self._node(step)
         frame = f"g{next(self.numbers)}"
-        self.lines.append(f'  subgraph {frame}["{_escape(step.label)}"]')
-        for member in step.members:
-            self._draw(member, handlers)
+        label = "<br>".join(_escape(line) for line in (step.label, step.note) if line)
+        self.lines.append(f'  subgraph {frame}["{label}"]')
+        for member in _drawn(step):
+            self._draw(member, handlers if member.kind != "more" else ())
         self.lines.append("  end")
         return frame
 
     def _node(self, step: Step) -> str:
         node = f"n{next(self.numbers)}"
-        label = "<br>".join(_escape(line) for line in (step.label, step.state) if line)
-        style = ""
-        if step.state in STYLES:
-            self.used.add(step.state)
-            style = f":::{step.state}"
-        self.lines.append(f'  {node}["{label}"]{style}')
+        lines = (self.labels.get(step.label, step.label), step.note, step.state)
+        label = "<br>".join(_escape(line) for line in lines if line)
+        style = _style_of(step.state) if step.kind == "task" else ""
+        self.used.add(style)
+        self.lines.append(f'  {node}["{label}"]{f":::{style}" if style else ""}')
         return node
 
     def _handler(self, step: Step) -> str:
-        if step not in self.handlers:
-            self.handlers[step], _ = self._draw(step, ())
-        return self.handlers[step]
+        if id(step) not in self.handlers:
+            self.handlers[id(step)], _ = self._draw(step, ())
+        return self.handlers[id(step)]
+
+
+def _style_of(state: str) -> str:
+    """Return the name of the style for a state, or for the states of several runs: `2 SUCCESS`."""
+    if NEVER_RAN in state:
+        return "PENDING"
+    words = {word for word in state.replace(",", "").split() if not word.isdigit()}
+    styles = {STYLE_OF.get(word, word) for word in words}
+    found = styles.pop() if len(styles) == 1 else "OTHER" if styles else ""
+    return found if found in STYLES or not found else "OTHER"
 
 
 def _escape(text: str) -> str:
@@ -311,19 +207,17 @@ def _escape(text: str) -> str:
 # --- from steps to text -----------------------------------------------------------------------------------
 
 
-def _tree(step: Step) -> Tree:
-    tree = Tree(Text(f"{step.label}  [{step.state}]" if step.state else step.label))
-    for member in step.members if step.kind != "more" else ():
-        tree.add(_tree(member))
-    for name, steps in (("body", [step.body] if step.body else []), ("then", step.then)):
-        for linked in steps:
-            tree.add(_named(name, linked))
-    for handler in step.on_error:
-        tree.add(_named("on error", handler))
-    return tree
-
-
-def _named(name: str, step: Step) -> Tree:
-    tree = _tree(step)
-    tree.label = Text(f"{name}: {tree.label}")
+def _tree(step: Step, labels: dict[str, str]) -> Tree:
+    words = [labels.get(step.label, step.label)]
+    words += [f"({step.note})"] if step.note else []
+    words += [f" [{step.state}]"] if step.state else []
+    tree = Tree(Text(" ".join(words)))
+    for member in _drawn(step):
+        tree.add(_tree(member, labels))
+    parts = {"body": [step.body] if step.body else [], "then": step.then, "on error": step.on_error}
+    for name, others in (parts | {"sends": _abridged(step.sent)}).items():
+        for other in others:
+            branch = _tree(other, labels)
+            branch.label = Text(f"{name}: {branch.label}")
+            tree.add(branch)
     return tree

@@ -122,7 +122,10 @@ class _Handler:
             await _hang_up(server)
         if fault == "hang":
             await _never()
-        self._keep(envelope)
+        try:
+            self._keep(envelope)
+        except OSError as error:  # a full disk, most likely
+            return f"452 4.3.1 Insufficient system storage: {error.strerror}"
         if fault == "accept-hang":
             await _never()
         return "250 OK, kept"
@@ -139,7 +142,7 @@ class _Handler:
 
     def _keep(self, envelope: Envelope) -> None:
         content = envelope.original_content or b""
-        message_id = message_from_bytes(content)["Message-ID"] or content.decode(errors="replace")
+        message_id = str(message_from_bytes(content)["Message-ID"] or content)
         file = self.folder / "mail" / f"{hashlib.sha256(message_id.encode()).hexdigest()[:16]}.eml"
         if file.exists():
             self._log("kept already")

@@ -1,4 +1,4 @@
-"""What the notebooks share: a sandbox of their own, and ways to wait for what happens in it."""
+"""What the notebooks share: a sandbox of their own, and a data folder of their own."""
 
 import os
 import shutil
@@ -6,8 +6,7 @@ import tempfile
 from pathlib import Path
 
 from celery_app import app
-from lab.sandbox import Sandbox, Worker, connect
-from lab.waiting import wait_for
+from lab.sandbox import Sandbox, connect
 from settings import ROOT, settings
 
 SAMPLES = ("orders.csv", "images/badge.png", "images/photo1.jpg", "images/photo2.jpg", "images/photo3.jpg")
@@ -47,16 +46,3 @@ def own_data(sandbox: Sandbox) -> Path:
     os.environ |= {"DATA_DIR": str(data), "STATE_DIR": str(state), "DATABASE_URL": ""}
     os.environ |= {"SMTP_HOST": "", "SMTP_USER": "", "SMTP_PASSWORD": "", "SMTP_STARTTLS": "false"}
     return data
-
-
-def log_lines(worker: Worker, task_id: str, until: str = "succeeded", times: int = 1) -> list[str]:
-    """Return the lines of the worker's log about one task, once `until` is in `times` of them.
-
-    A result can arrive a moment before its line in the log.
-    """
-
-    def look() -> list[str]:
-        lines = [line for line in worker.log.read_text().splitlines() if task_id in line]
-        return lines if sum(until in line for line in lines) >= times else []
-
-    return wait_for(f"{times} x {until!r} for task {task_id} in {worker.log}", look)

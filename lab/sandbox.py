@@ -2,7 +2,7 @@
 
     with Sandbox(queues=["basic"], concurrency=2) as sandbox:
         print(add.delay(4, 5).get(timeout=10))
-        sandbox.worker.kill()       # SIGKILL, as if the machine had lost power
+        sandbox.worker.kill()       # SIGKILL: it can tidy up nothing
         sandbox.broker.restart()
 
 All terminals of one checkout share one sandbox: the same broker, at a private Unix socket. It ends with
@@ -42,7 +42,7 @@ class _Process:
         self._connection.end(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once (SIGKILL), with its children, as if the machine had lost power."""
+        """End it at once (SIGKILL), with its children: it can tidy up nothing."""
         self._connection.end(self.pid, signal.SIGKILL)
 
     def freeze(self) -> None:

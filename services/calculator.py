@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from operator import add, mul, sub, truediv
 
+from services.error_texts import shown
+
 OPERATIONS: dict[str, Callable[[float, float], float]] = {
     "add": add,
     "subtract": sub,
@@ -19,5 +21,5 @@ def calculate(a: float, b: float, operation: str) -> float:
     try:
         function = OPERATIONS[operation]
     except KeyError:
-        raise ValueError(f"operation={operation!r}: use one of {', '.join(OPERATIONS)}") from None
+        raise ValueError(f"operation={shown(operation)}: use one of {', '.join(OPERATIONS)}") from None
     return function(a, b)

@@ -38,7 +38,9 @@ def _engine(url: str, pid: int) -> Engine:
     else:
         try:
             # UTC for the session: `date(ordered_at)` is then the day in UTC, as it is on SQLite.
-            new = create_engine(url, connect_args={"connect_timeout": 5, "options": "-c timezone=UTC"})
+            options = {"connect_timeout": 5, "options": "-c timezone=UTC"}
+            # The ping replaces a connection that a restart of the server has closed.
+            new = create_engine(url, connect_args=options, pool_pre_ping=True)
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 f"DATABASE_URL needs the driver {error.name!r}. Install it with `uv sync --group postgres`."

@@ -12,7 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypedDict
 
-from services.paths import inside
+from services.error_texts import shown
+from services.paths import inside, what_is_there
 from settings import settings
 
 
@@ -40,11 +41,13 @@ def cleanup_files(folder: str | Path, older_than: timedelta, *, dry_run: bool = 
     """
     if older_than <= timedelta(0):
         raise ValueError(f"older_than={older_than}: must be more than 0; everything is older than 0")
+    refused = f"folder={shown(str(folder))}"
     path = inside(settings.out_dir, folder, field="folder")
     if (settings.out_dir / folder).is_symlink():
-        raise ValueError(f"folder={str(folder)!r}: is a symbolic link; give the folder that it points to")
+        raise ValueError(f"{refused}: is a symbolic link; give the folder that it points to")
     if not path.is_dir():
-        raise ValueError(f"folder={str(folder)!r}: no such folder in {settings.out_dir}")
+        there = what_is_there(settings.out_dir, path)
+        raise ValueError(f"{refused}: no such folder in {settings.out_dir}; {there}")
 
     result: CleanupResult = {
         "folder": str(path),
@@ -64,23 +67,23 @@ def cleanup_files(folder: str | Path, older_than: timedelta, *, dry_run: bool = 
         folders.sort()
         links = [name for name in folders if os.path.islink(os.path.join(where, name))]
         for name in sorted([*files, *links]):
-            shown = os.path.relpath(os.path.join(where, name), path)
+            relative = os.path.relpath(os.path.join(where, name), path)
             try:
-                _consider(result, shown, name, descriptor, oldest)
+                _consider(result, relative, name, descriptor, oldest)
             except (FileNotFoundError, PermissionError) as error:
-                result["skipped"][shown] = str(error.strerror)
+                result["skipped"][relative] = str(error.strerror)
     return result
 
 
-def _consider(result: CleanupResult, shown: str, name: str, folder: int, oldest: float) -> None:
+def _consider(result: CleanupResult, relative: str, name: str, folder: int, oldest: float) -> None:
     """Remove the file `name` of the open `folder` if it is older than the moment `oldest`; keep account."""
     status = os.stat(name, dir_fd=folder, follow_symlinks=False)
     if not stat.S_ISREG(status.st_mode):
-        result["skipped"][shown] = "Not a regular file"
+        result["skipped"][relative] = "Not a regular file"
     elif status.st_mtime >= oldest:
         result["kept"] += 1
     else:
         if not result["dry_run"]:
             os.unlink(name, dir_fd=folder)
-        result["removed"].append(shown)
+        result["removed"].append(relative)
         result["bytes"] += status.st_size

@@ -7,6 +7,7 @@ enough: two workers can look at the same moment.
 import sqlite3
 from contextlib import closing
 
+from services.error_texts import shown, some_of
 from settings import settings
 
 # Amounts in cents.
@@ -21,7 +22,7 @@ def charge_once(invoice: str) -> bool:
     Raises `ValueError` for an unknown invoice.
     """
     if invoice not in INVOICES:
-        raise ValueError(f"unique_id={invoice!r}: no such invoice; use one of {', '.join(INVOICES)}")
+        raise ValueError(f"unique_id={shown(invoice)}: no such invoice; use one of {some_of(INVOICES)}")
     with closing(_connect()) as connection, connection:
         # The primary key decides: of two inserts at the same moment, one changes nothing.
         cursor = connection.execute(

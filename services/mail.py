@@ -6,31 +6,25 @@ One gap stays, for everybody who sends mail: when the process dies after the ser
 and before the ledger knows, the mail is sent again. It has the same Message-ID, and most servers keep one.
 """
 
-import mimetypes
-import re
+import logging
 import smtplib
-import sqlite3
 import ssl
-import time
-import unicodedata
-from collections.abc import Sequence
-from contextlib import closing, suppress
-from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import localtime
-from typing import NoReturn, TypedDict
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from datetime import timedelta
+from typing import TypedDict
 
-from services.paths import inside
-from settings import settings
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-MAX_RECIPIENTS = 50
-MAX_ATTACHMENT_BYTES = 10_000_000
-LEDGER_DAYS = 30  # longer than any message waits for its redelivery
+from services import mail_ledger
+from services.mail_message import Mail, compose
+from settings import settings, without_password
 
-# The rule of HTML's <input type=email>: no spaces, no line breaks, no names, no lists. ASCII only.
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-ADDRESS = re.compile(rf"[\w.!#$%&'*+/=?^`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*", re.ASCII)
-IDENTIFIER = re.compile(r"[\w.+-]+", re.ASCII)
+logger = logging.getLogger(__name__)
+
+# OpenSSL's numbers for why a certificate is refused.
+NOT_TRUSTED = {18, 19, 20, 21}  # self-signed, or from an authority that nobody here knows
+OTHER_NAME = {62, 64}
 
 
 class TemporaryMailError(Exception):
@@ -66,181 +60,201 @@ def send_email(
     """Send one mail to one or more addresses, at most once per `unique_id` as far as that can be known.
 
     `unique_id` must be the same each time this mail is tried: a Celery task's id is. `body` is plain text,
-    `html` the same in HTML. `attachments` are paths in the data folder.
+    `html` the same in HTML. `attachments` are paths in the data folder. The domain of an address may have
+    letters of all alphabets.
 
     All recipients get the mail or none: the text is sent only after the server has accepted each of them.
 
     Raises `PermanentMailError` for bad arguments and for a 5xx answer, and `TemporaryMailError` when the
-    server is away, silent, breaks off or answers 4xx, or while another process is sending the same mail.
+    server or the database is away, silent, breaks off or answers 4xx, or while another process is sending
+    the same mail. Raises `RuntimeError` if the database has no table for the ledger.
     """
-    recipients = _checked_recipients(to)
-    message = _compose(unique_id, recipients, subject, body, html)
-    _attach(message, attachments)
-    message_id = str(message["Message-ID"])
-    claim = _claim(message_id)
+    try:
+        mail = compose(unique_id, to, subject, body, html, attachments)
+    except ValueError as error:
+        raise PermanentMailError(str(error)) from error
+    claim = _claim(mail)
     if claim is not None:
-        sent = False
         try:
-            _deliver(message, recipients)
-            sent = True
-        finally:
-            _settle(message_id, claim, sent)
-    return {"message_id": message_id, "recipients": recipients, "already_sent": claim is None}
+            _send(mail, claim)
+        except BaseException:  # whatever it was, the next try need not wait for our lease to end
+            with _logged(mail):
+                mail_ledger.give_back(mail.message_id, claim)
+            raise
+    return {"message_id": mail.message_id, "recipients": mail.recipients, "already_sent": claim is None}
 
 
-def _checked_recipients(to: str | Sequence[str]) -> list[str]:
-    recipients = list(dict.fromkeys([to] if isinstance(to, str) else to))
-    if not recipients:
-        raise PermanentMailError("to=[]: nobody to send to; give at least one address")
-    if len(recipients) > MAX_RECIPIENTS:
-        raise PermanentMailError(
-            f"to has {len(recipients)} addresses; {MAX_RECIPIENTS} are allowed. "
-            "Send one mail to each person, for example as a group of tasks"
-        )
-    for address in recipients:
-        _check_address("to", address)
-    return recipients
+# --- The ledger -----------------------------------------------------------------------------------------
 
 
-def _check_address(field: str, address: str) -> None:
-    # `fullmatch`: a line break after a good address would start a header of the attacker's choice.
-    if len(address) > 254 or not ADDRESS.fullmatch(address):
-        raise PermanentMailError(
-            f"{field}={address!r}: not a mail address; give one address like ada@example.org, "
-            "without a name and without line breaks"
-        )
-
-
-def _compose(
-    unique_id: str, recipients: list[str], subject: str, body: str, html: str | None
-) -> EmailMessage:
-    if not IDENTIFIER.fullmatch(unique_id):
-        raise PermanentMailError(f"unique_id={unique_id!r}: use letters, digits and . _ + - only")
-    # Cc: control characters. Zl, Zp: Unicode's own line breaks. Cs: half a character.
-    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs") for character in subject):
-        raise PermanentMailError(
-            f"subject={subject!r}: line breaks and control characters are not allowed; put it on one line"
-        )
-    _check_address("MAIL_FROM", settings.mail_from)
-    domain = settings.mail_from.partition("@")[2]
-    message = EmailMessage(policy=SMTP.clone(cte_type="7bit"))  # every server takes 7 bits
-    message["Message-ID"] = f"<{unique_id}@{domain}>"
-    message["Date"] = localtime()
-    message["From"] = settings.mail_from
-    message["To"] = ", ".join(recipients)
-    message["Subject"] = subject
+def _claim(mail: Mail) -> str | None:
+    # The last steps of a conversation wait three times at most, and the claim is renewed before them.
+    lease = timedelta(seconds=4 * settings.smtp_timeout_seconds)
     try:
-        message.set_content(body)
-        if html is not None:
-            message.add_alternative(html, subtype="html")
-    except UnicodeEncodeError as error:
-        raise PermanentMailError(f"body or html is not valid Unicode text: {error}") from None
-    return message
-
-
-def _attach(message: EmailMessage, attachments: Sequence[str]) -> None:
-    room = MAX_ATTACHMENT_BYTES
-    for attachment in attachments:
-        try:
-            path = inside(settings.data_dir, attachment, field="attachments")
-            with path.open("rb") as file:
-                content = file.read(room + 1)
-        except ValueError as error:
-            raise PermanentMailError(str(error)) from None
-        except OSError as error:
-            raise PermanentMailError(
-                f"attachments={attachment!r}: {error.strerror}; give a file in {settings.data_dir}"
-            ) from error
-        room -= len(content)
-        if room < 0:
-            raise PermanentMailError(
-                f"attachments={attachment!r}: more than {MAX_ATTACHMENT_BYTES:,} bytes in total; "
-                "send a link instead"
-            )
-        kind, encoding = mimetypes.guess_type(path)
-        maintype, _, subtype = (kind if kind and not encoding else "application/octet-stream").partition("/")
-        message.add_attachment(content, maintype=maintype, subtype=subtype, filename=path.name)
-
-
-def _deliver(message: EmailMessage, recipients: list[str]) -> None:
-    host = settings.smtp_host or str(settings.mail_socket)
-    try:
-        # Without a name, smtplib looks up this machine's, which can take seconds.
-        own_name = None if settings.smtp_host else "localhost"
-        connection = _Connection(host, settings.smtp_port, own_name, timeout=settings.smtp_timeout_seconds)
-        with closing(connection) as server:
-            if settings.smtp_starttls:
-                server.starttls(context=ssl.create_default_context())
-            if settings.smtp_user and settings.smtp_password:
-                server.login(settings.smtp_user, settings.smtp_password.get_secret_value())
-            server.ehlo_or_helo_if_needed()
-            _expect_success("MAIL_FROM", settings.mail_from, server.mail(settings.mail_from))
-            for address in recipients:
-                _expect_success("to", address, server.rcpt(address))
-            _expect_success("Message-ID", message["Message-ID"], server.data(message.as_bytes()))
-            with suppress(smtplib.SMTPServerDisconnected):  # accepted: how they part no longer matters
-                server.quit()
-    except smtplib.SMTPResponseException as error:
-        _refused(f"mail server {host}", error.smtp_code, error.smtp_error)
-    except (smtplib.SMTPNotSupportedError, ssl.SSLCertVerificationError) as error:
-        raise PermanentMailError(f"mail server {host}: {error}; check SMTP_HOST and SMTP_STARTTLS") from error
-    except OSError as error:  # smtplib's own errors are OSErrors too
+        with _ledger_needed():
+            return mail_ledger.claim(mail.message_id, lease)
+    except mail_ledger.MailBeingSent as error:
         raise TemporaryMailError(
-            f"mail server {host} does not answer: {error}. "
-            "Start the sandbox's own with ./learn up, or set SMTP_HOST"
+            f"{mail.message_id} is being sent by another process; try again in {lease.total_seconds():g} s"
         ) from error
 
 
-def _expect_success(field: str, value: str, reply: tuple[int, bytes]) -> None:
+def _renew(mail: Mail, claim: str) -> None:
+    with _ledger_needed():
+        if not mail_ledger.renew(mail.message_id, claim):
+            raise TemporaryMailError(
+                f"{mail.message_id}: the mail server was so slow that another process sends this mail now"
+            )
+
+
+@contextmanager
+def _ledger_needed() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:  # the database is away, locked or full
+        raise TemporaryMailError(
+            f"the ledger of sent mails cannot be used: {_in_one_line(error)}. Nothing was sent; see whether "
+            f"the database {without_password(settings.database)} answers and has room"
+        ) from error
+
+
+@contextmanager
+def _logged(mail: Mail) -> Iterator[None]:
+    """Go on without the ledger: its trouble must not hide whether the mail was accepted."""
+    try:
+        yield
+    except (DBAPIError, RuntimeError) as error:  # the latter: the tables are no longer up to date
+        reason = _in_one_line(error)
+        logger.warning("%s: the ledger of sent mails was not updated: %s", mail.message_id, reason)
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(getattr(error, "orig", error)).split())
+
+
+# --- The conversation with the server -------------------------------------------------------------------
+
+
+def _send(mail: Mail, claim: str) -> None:
+    with _conversation() as server:
+        _expect_success(f"MAIL_FROM={mail.sender!r}", server.mail(mail.sender))
+        for address in mail.recipients:
+            _expect_success(f"to={address!r}", server.rcpt(address))
+        _renew(mail, claim)
+        _expect_success(mail.message_id, server.data(mail.content))
+        with _logged(mail):  # at once: how they part no longer matters
+            mail_ledger.record_sent(mail.message_id, claim)
+
+
+@contextmanager
+def _conversation() -> Iterator[smtplib.SMTP]:
+    """Talk to the mail server, encrypted and logged in as the settings say."""
+    _check_login()
+    try:
+        with closing(_connect()) as server:
+            server.ehlo_or_helo_if_needed()
+            _secure(server)
+            yield server
+            with suppress(smtplib.SMTPServerDisconnected):
+                server.quit()
+    except OSError as error:  # smtplib's own errors are OSErrors too
+        raise _explained(error) from error
+
+
+def _check_login() -> None:
+    """Refuse what smtplib cannot send: its error would name neither the setting nor the remedy."""
+    password = settings.smtp_password.get_secret_value() if settings.smtp_password else ""
+    for name, value in (("SMTP_USER", settings.smtp_user or ""), ("SMTP_PASSWORD", password)):
+        if not value.isascii():
+            raise PermanentMailError(
+                f"{name} has a character that is not ASCII, and Python's smtplib cannot send it; "
+                "choose another one at the mail server, of ASCII characters alone"
+            )
+
+
+def _connect() -> _Connection:
+    # Without a name, smtplib looks up this machine's, which can take seconds.
+    own_name = None if settings.smtp_host else "localhost"
+    try:
+        return _Connection(_host(), settings.smtp_port, own_name, timeout=settings.smtp_timeout_seconds)
+    except UnicodeError as error:
+        raise PermanentMailError(f"SMTP_HOST={_host()!r}: not the name of a host: {error}") from error
+
+
+def _host() -> str:
+    return settings.smtp_host or str(settings.mail_socket)
+
+
+def _secure(server: smtplib.SMTP) -> None:
+    if settings.smtp_starttls:
+        if not server.has_extn("starttls"):
+            raise PermanentMailError(
+                f"mail server {_host()} offers no encryption (STARTTLS); correct SMTP_HOST and SMTP_PORT, "
+                "or set SMTP_STARTTLS=false, and the mail travels unencrypted"
+            )
+        server.starttls(context=ssl.create_default_context())
+        server.ehlo_or_helo_if_needed()  # a server may offer other things now
+    if settings.smtp_user and settings.smtp_password:
+        if not server.has_extn("auth"):
+            raise PermanentMailError(
+                f"mail server {_host()} takes no login; unset SMTP_USER and SMTP_PASSWORD, "
+                "or correct SMTP_HOST and SMTP_PORT"
+            )
+        server.login(settings.smtp_user, settings.smtp_password.get_secret_value())
+
+
+# --- What the server's answers mean ---------------------------------------------------------------------
+
+
+def _expect_success(what: str, reply: tuple[int, bytes]) -> None:
     code, text = reply
     if not 200 <= code < 300:
-        _refused(f"{field}={value!r}", code, text)
+        raise _refused(what, code, text)
 
 
-def _refused(what: str, code: int, text: bytes | str) -> NoReturn:
+def _refused(what: str, code: int, text: bytes | str) -> TemporaryMailError | PermanentMailError:
     answer = text if isinstance(text, str) else text.decode(errors="replace")
     if 400 <= code < 500:
-        raise TemporaryMailError(f"{what}: not accepted now: {code} {answer}")
-    raise PermanentMailError(f"{what}: refused: {code} {answer}")
+        return TemporaryMailError(f"{what}: not accepted now: {code} {answer}")
+    return PermanentMailError(f"{what}: refused: {code} {answer}")
 
 
-def _ledger() -> sqlite3.Connection:
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
-    ledger = sqlite3.connect(settings.state_dir / "mail.sqlite3", timeout=10)
-    ledger.execute("CREATE TABLE IF NOT EXISTS mail (message_id TEXT PRIMARY KEY, state TEXT, since REAL)")
-    return ledger
+def _explained(error: OSError) -> TemporaryMailError | PermanentMailError:
+    """Return our error for one of the network, of TLS or of smtplib, with what to do about it."""
+    server = f"mail server {_host()}"
+    match error:
+        case smtplib.SMTPAuthenticationError():
+            login = f"{server}: login with SMTP_USER and SMTP_PASSWORD"
+            return _refused(login, error.smtp_code, error.smtp_error)
+        case smtplib.SMTPResponseException(smtp_code=-1):
+            return PermanentMailError(f"{server} does not speak SMTP; correct SMTP_HOST and SMTP_PORT")
+        case smtplib.SMTPResponseException():
+            return _refused(server, error.smtp_code, error.smtp_error)
+        case smtplib.SMTPServerDisconnected() | ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+            return TemporaryMailError(f"{server} does not answer: {error}. {_remedy()}")
+        case smtplib.SMTPException():
+            return PermanentMailError(f"{server}: {error} Check SMTP_USER, SMTP_HOST and SMTP_PORT")
+        case ssl.SSLCertVerificationError():
+            return PermanentMailError(f"{server}: {error}. {_remedy_for(error)}")
+        case ssl.SSLError():
+            return PermanentMailError(f"{server}: {error}; check SMTP_HOST and SMTP_PORT")
+    return TemporaryMailError(f"{server} does not answer: {error}. {_remedy()}")
 
 
-def _claim(message_id: str) -> float | None:
-    """Mark a mail as being sent by us, and return the time of this claim, or None if it has been sent.
-
-    "Look, then mark" would let two processes both look, and both send. This is one statement, and of two
-    processes one wins. A claim has a lease: what is older belongs to a process that died.
-    """
-    now = time.time()
-    lease = 2 * settings.smtp_timeout_seconds
-    with closing(_ledger()) as ledger, ledger:
-        ledger.execute("DELETE FROM mail WHERE since < ?", [now - LEDGER_DAYS * 86_400])
-        claimed = ledger.execute(
-            "INSERT INTO mail VALUES (?, 'sending', ?) ON CONFLICT (message_id) "
-            "DO UPDATE SET since = excluded.since WHERE state = 'sending' AND since < ?",
-            [message_id, now, now - lease],
-        ).rowcount
-        if claimed:
-            return now
-        (state,) = ledger.execute("SELECT state FROM mail WHERE message_id = ?", [message_id]).fetchone()
-    if state == "sending":
-        raise TemporaryMailError(f"{message_id} is being sent by another process; try again in {lease:g} s")
-    return None
+def _remedy() -> str:
+    if settings.smtp_host:
+        return f"See whether it runs, and whether SMTP_HOST and SMTP_PORT={settings.smtp_port} are right"
+    return "Start the sandbox's own with ./learn up, or set SMTP_HOST"
 
 
-def _settle(message_id: str, claim: float, sent: bool) -> None:
-    """Turn a claim into "sent", or give it back. What another process has written since then stays."""
-    with closing(_ledger()) as ledger, ledger:
-        if sent:
-            ledger.execute("UPDATE mail SET state = 'sent' WHERE message_id = ?", [message_id])
-        else:
-            ledger.execute(
-                "DELETE FROM mail WHERE message_id = ? AND state = 'sending' AND since = ?",
-                [message_id, claim],
-            )
+def _remedy_for(error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code in NOT_TRUSTED:
+        trusted = ssl.get_default_verify_paths().cafile or "no file"
+        return (
+            "If it is the right server, write its certificate, or that of the authority that signed it, into "
+            "a PEM file, and start the worker with the file's path in the environment variable "
+            f"SSL_CERT_FILE (now: {trusted})"
+        )
+    if error.verify_code in OTHER_NAME:
+        return "SMTP_HOST must be a name that the certificate has"
+    return "Whoever runs the server must renew its certificate"

@@ -54,7 +54,11 @@ class Base(DeclarativeBase):
 
 
 class Order(Base):
-    """One order of the shop. `order_id` is the shop's own key: importing an order again replaces it."""
+    """One order of the shop. `order_id` is the shop's own key: importing an order again replaces it.
+
+    The import's number and the line say where the order comes from. What is stored never gives way to an
+    older import, or to an earlier line of the same one. So it does not matter which is stored first.
+    """
 
     __tablename__ = "orders"
 
@@ -66,42 +70,78 @@ class Order(Base):
     quantity: Mapped[int]
     unit_price: Mapped[Decimal]
     ordered_at: Mapped[datetime] = mapped_column(index=True)
+    import_number: Mapped[int] = mapped_column(default=0, server_default="0")  # 0: it was not imported
+    line: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
 
 class Import(Base):
-    """How far the import of one byte range of one file has come.
+    """One import of one file, and what came of it. It is kept: a call that is repeated finds its result.
 
-    The row changes in the same transaction as the orders it counts. So after a crash it says exactly which
-    orders are in, and a redelivered task goes on from `next_byte`. Who empties `orders` by hand must empty
-    this table too.
+    `id` names the call that began it, such as a task's id. `number` grows: a later import has a higher one.
     """
 
     __tablename__ = "imports"
-    __table_args__ = (UniqueConstraint("path", "first_byte", "end_byte"),)
+    __table_args__ = (UniqueConstraint("id"), {"sqlite_autoincrement": True})  # no number is given twice
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[str]
     path: Mapped[str]
-    first_byte: Mapped[int] = mapped_column(BigInteger)
-    end_byte: Mapped[int] = mapped_column(BigInteger)
     fingerprint: Mapped[str]
-    owner: Mapped[str]
-    next_byte: Mapped[int] = mapped_column(BigInteger)
-    next_line: Mapped[int] = mapped_column(BigInteger)
-    imported: Mapped[int] = mapped_column(default=0)
-    rejected: Mapped[int] = mapped_column(default=0)
+    imported: Mapped[int] = mapped_column(BigInteger, default=0)  # these three are counted at its end
+    replaced: Mapped[int] = mapped_column(BigInteger, default=0)
+    rejected: Mapped[int] = mapped_column(BigInteger, default=0)
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
 
 
-class Reject(Base):
-    """One reason why one row of a file was not imported. `line` is the first line of the row."""
+class ImportPart(Base):
+    """How far an import has come in one byte range of its file. It is finished after `rows` rows.
 
-    __tablename__ = "rejects"
-    __table_args__ = (Index("ix_rejects_import_id", "import_id", "line"),)
+    The row changes in the same transaction as the orders that it counts. So after a crash it says exactly
+    which rows are in, and whoever works on this range goes on from `next_byte`.
+    """
+
+    __tablename__ = "import_parts"
+    __table_args__ = (UniqueConstraint("import_number", "first_byte"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    import_id: Mapped[int] = mapped_column(ForeignKey("imports.id", ondelete="CASCADE"))
+    import_number: Mapped[int] = mapped_column(ForeignKey("imports.number", ondelete="CASCADE"))
+    first_byte: Mapped[int] = mapped_column(BigInteger)
+    end_byte: Mapped[int] = mapped_column(BigInteger)
+    rows: Mapped[int] = mapped_column(BigInteger)
+    next_byte: Mapped[int] = mapped_column(BigInteger)
+    next_line: Mapped[int] = mapped_column(BigInteger)
+    accepted: Mapped[int] = mapped_column(BigInteger, default=0)
+    rejected: Mapped[int] = mapped_column(BigInteger, default=0)
+    resumed_after_line: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Reject(Base):
+    """One reason why one row of a file was not imported. `line` is the first line of the row.
+
+    It waits here until the import has ended and its rejects file is written.
+    """
+
+    __tablename__ = "rejects"
+    __table_args__ = (Index("ix_rejects_import_number", "import_number", "line"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    import_number: Mapped[int] = mapped_column(ForeignKey("imports.number", ondelete="CASCADE"))
     line: Mapped[int] = mapped_column(BigInteger)
     column: Mapped[str]
     value: Mapped[str]
     reason: Mapped[str]
+
+
+class MailEntry(Base):
+    """One mail in the ledger: first claimed by a process that is sending it, then sent.
+
+    `owner` is the name of a claim, and not of a process: a process that claims a mail again has another one.
+    """
+
+    __tablename__ = "sent_mails"
+
+    message_id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    claimed_at: Mapped[datetime] = mapped_column(index=True)
+    sent_at: Mapped[datetime | None]

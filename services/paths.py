@@ -6,10 +6,14 @@ A message on a queue may hold any path. `inside` lets through only what lies in 
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from services.error_texts import shown, some_of
+
+MAX_NAME, MAX_PATH = 255, 4095  # bytes, on Linux; macOS has less room for a path
 
 
 def inside(root: Path, path: str | Path, *, field: str = "path") -> Path:
@@ -21,16 +25,50 @@ def inside(root: Path, path: str | Path, *, field: str = "path") -> Path:
     `root`, and a path that leaves `root` through a symbolic link.
     """
     text = os.fspath(path)
-    if not text or "\0" in text or any(len(part.encode()) > 255 for part in Path(text).parts):
-        raise ValueError(f"{field}={text!r}: not a path; give a path inside {root}")
+    refused = f"{field}={shown(text)}"
+    if not _can_exist(root, text):
+        raise ValueError(f"{refused}: not a path; give a path inside {root}")
     if ".." in Path(text).parts:
-        raise ValueError(f"{field}={text!r}: '..' is not allowed; give a path inside {root}")
+        raise ValueError(f"{refused}: '..' is not allowed; give a path inside {root}")
     # The links are followed first: the place where the file really is decides.
     real_root = Path(os.path.realpath(root))
     real = Path(os.path.realpath(real_root / text))
     if not real.is_relative_to(real_root):
-        raise ValueError(f"{field}={text!r}: leads outside {root}; give a path inside it")
+        raise ValueError(f"{refused}: leads outside {root}; give a path inside it")
     return real
+
+
+def _can_exist(root: Path, text: str) -> bool:
+    try:
+        names = [name.encode() for name in Path(root, text).parts]
+    except UnicodeEncodeError:  # half a character, as JSON can say it: "\ud800"
+        return False
+    return (
+        bool(text)
+        and "\0" not in text
+        and max(map(len, names)) <= MAX_NAME
+        and sum(map(len, names)) + len(names) <= MAX_PATH
+    )
+
+
+def what_is_there(root: Path, path: Path, suffixes: Collection[str] = ()) -> str:
+    """Return "there are images/a.jpg, images/b.jpg": for an error about a `path` that leads to no file.
+
+    `path` comes from `inside(root, …)`. Named is what lies in its folder or, if that is missing, in the next
+    one above it, as paths that start at `root`. With `suffixes` such as ".jpg", these are the files that end
+    so, and folders. Hidden files are left out.
+    """
+    root = Path(os.path.realpath(root))
+    folder = path.parent if path != root else root
+    while folder != root and not folder.is_dir():
+        folder = folder.parent
+    names = [
+        str(entry.relative_to(root)) + "/" * entry.is_dir()
+        for entry in (folder.iterdir() if folder.is_dir() else ())
+        if not entry.name.startswith(".")
+        and (entry.is_dir() or not suffixes or entry.suffix.lower() in suffixes)
+    ]
+    return f"there are {some_of(names)}" if names else "there is nothing"
 
 
 @contextmanager
@@ -39,6 +77,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     Until then, and after an error (a full disk, a soft time limit), `path` is what it was before. Missing
     folders are made. After a SIGKILL or a power cut, a hidden `.part` file may stay beside `path`.
+
+    Several processes may write the same path: each has a draft of its own, and the last one to end stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.parent / f".{secrets.token_hex(8)}.part"

@@ -8,16 +8,17 @@ show nothing of a report until all of it is written.
 import base64
 import io
 import re
-import textwrap
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html import escape
+from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, Numeric, String, cast, func, select, type_coerce
+from sqlalchemy import BigInteger, ColumnElement, String, cast, func, select
 from sqlalchemy.orm import Session
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from services.database import reading
 from services.models import Order
@@ -28,6 +29,10 @@ if TYPE_CHECKING:  # matplotlib takes half a second to load, so only a process t
     from matplotlib.figure import Figure
 
 TOP = 10  # products and countries in a report
+LABEL = 40  # characters of a name in a chart
+BOX = "□"
+NOT_DRAWN = "a character that no font of this computer has. The HTML page shows it in its table."
+JOINERS = "\u200c\u200d"  # invisible, but letters of some scripts look different beside them
 PERIOD_FORMS = "a month like 2026-10, a week like 2026-W41 or a year like 2026"
 
 PAGE = """<!doctype html>
@@ -36,10 +41,11 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <title>Sales in {period}</title>
 <style>
+:root {{ color-scheme: light dark; }}
 body {{ font-family: sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem; }}
-img {{ max-width: 100%; }}
+img {{ max-width: 100%; background: white; }}
 table {{ border-collapse: collapse; }}
-td, th {{ padding: 0.2rem 1rem; border-bottom: 1px solid #ccc; text-align: right; }}
+td, th {{ padding: 0.2rem 1rem; border-bottom: 1px solid gray; text-align: right; }}
 td:first-child {{ text-align: left; }}
 </style>
 </head>
@@ -149,24 +155,32 @@ def period_bounds(period: str) -> tuple[datetime, datetime]:
 
 # --- The numbers ---------------------------------------------------------------------------------------
 
-REVENUE = func.sum(type_coerce(Order.quantity * Order.unit_price, Numeric(16, 2)))
+# Exact: whole cents, since SQLite keeps a price as a float, which a sum would carry on. And in two halves,
+# since quantity times cents may have 18 digits: a few of them overflow what an integer holds.
+BILLION = 10**9
+CENTS = Order.quantity * cast(func.round(Order.unit_price * 100), BigInteger)
+HIGH = cast(func.sum(CENTS // BILLION), BigInteger)
+LOW = cast(func.sum(CENTS % BILLION), BigInteger)
+
+
+def _money(high: int, low: int) -> Decimal:
+    return Decimal(high * BILLION + low).scaleb(-2)
 
 
 def _sales(session: Session, period: str, begin: datetime, end: datetime) -> Sales:
     within = (Order.ordered_at >= begin) & (Order.ordered_at < end)
-    totals = select(func.count(), func.count(Order.email.distinct()), REVENUE).where(within)
-    orders, customers, revenue = session.execute(totals).one()
+    totals = select(func.count(), func.count(Order.email.distinct()), HIGH, LOW).where(within)
+    orders, customers, high, low = session.execute(totals).one()
     if not orders:
         first, last = session.execute(select(func.min(Order.ordered_at), func.max(Order.ordered_at))).one()
         there = f"the orders are from {first:%Y-%m-%d} to {last:%Y-%m-%d}" if first else "import orders first"
         raise ValueError(f"period={period!r}: no order in it; {there}")
 
     def lines(key: ColumnElement[str], most: int | None = None) -> list[Line]:
-        order = REVENUE.desc() if most else key
-        found = (
-            select(key, func.count(), REVENUE).where(within).group_by(key).order_by(order, key).limit(most)
-        )
-        return [Line(*row) for row in session.execute(found)]
+        by_revenue = [(HIGH + LOW // BILLION).desc(), (LOW % BILLION).desc()] if most else []
+        found = select(key, func.count(), HIGH, LOW).where(within).group_by(key).order_by(*by_revenue, key)
+        rows = session.execute(found.limit(most))
+        return [Line(name, orders, _money(*halves)) for name, orders, *halves in rows]
 
     # The first 10 characters of a moment are its day, the first 7 its month. Both databases can do this.
     length = 7 if re.fullmatch("[0-9]{4}", period) else 10
@@ -177,7 +191,7 @@ def _sales(session: Session, period: str, begin: datetime, end: datetime) -> Sal
         period,
         orders,
         customers,
-        revenue,
+        _money(high, low),
         # A day without an order is shown as such, and not left out.
         [sold.get(name, Line(name, 0, Decimal(0))) for name in dict.fromkeys(days)],
         lines(Order.product.expression, TOP),
@@ -198,14 +212,58 @@ def draw_bars(title: str, lines: list[Line]) -> "Figure":
     places = range(len(lines))
     bars = axes.barh(places, [float(line.revenue) for line in lines], color="#2f6f4f")
     axes.bar_label(bars, [f"{line.revenue:,.0f}" for line in lines], padding=3, fontsize=8)
-    names = [textwrap.shorten(line.name, 40, placeholder="…") for line in lines]
+    names = [_one_line(line.name) for line in lines]
+    fonts, missing = _fonts_for("".join(names))
+    labels = _distinct([name.translate(dict.fromkeys(map(ord, missing), BOX)) for name in names])
     # Names come from outside: "$5 or $6" is text and not a formula to be set.
-    axes.set_yticks(places, names, fontsize=8, parse_math=False)
+    axes.set_yticks(places, labels, fontsize=8, family=fonts, parse_math=False)
     axes.invert_yaxis()
     axes.margins(x=0.1, y=0.02)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("revenue")
+    if missing:
+        figure.supxlabel(f"{BOX}: {NOT_DRAWN}", fontsize=8)
     return figure
+
+
+def _one_line(name: str) -> str:
+    """Return a name for a chart: what a drawing cannot hold, such as a line break, becomes a blank."""
+    visible = "".join(letter if letter.isprintable() or letter in JOINERS else " " for letter in name)
+    return " ".join(visible.split())
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Return short labels. Long names lose their middle, and labels that would be the same get a number."""
+    labels: list[str] = []
+    for name in names:
+        short = name if len(name) <= LABEL else f"{name[: LABEL - 16]}…{name[-15:]}"
+        numbered = (f"{short} ({number})" for number in count(2))
+        labels.append(next(label for label in chain([short], numbered) if label not in labels))
+    return labels
+
+
+def _fonts_for(text: str) -> tuple[list[str], set[str]]:
+    """Return fonts of this computer that together draw `text`, and the characters that none of them has."""
+    import matplotlib
+    from matplotlib.font_manager import fontManager, get_font
+
+    def not_in(path: str, letters: set[str]) -> set[str]:
+        font = get_font(path)
+        return {letter for letter in letters if not font.get_char_index(ord(letter))}
+
+    fonts = ["DejaVu Sans"]
+    missing = not_in(fontManager.findfont(fonts[0]), set(text) - {" ", *JOINERS})
+    for entry in fontManager.ttflist:
+        if not missing:
+            break
+        # matplotlib's own are for formulas, and one of them draws a box for every character that exists.
+        others = not entry.fname.startswith(matplotlib.get_data_path())
+        if others and (entry.weight, entry.style, entry.stretch) == (400, "normal", "normal"):
+            still = not_in(entry.fname, missing)
+            if still < missing:
+                fonts.append(entry.name)
+                missing = still
+    return fonts, missing
 
 
 def _html(sales: Sales, sections: dict[str, list[Line]], charts: dict[str, "Figure"]) -> str:

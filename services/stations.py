@@ -10,6 +10,8 @@ from statistics import fmean
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
+from services.error_texts import shown, some_of
+from services.paths import atomic_write
 from settings import settings
 
 
@@ -51,14 +53,19 @@ def sources() -> list[str]:
     return sorted(path.stem for path in (settings.data_dir / "stations").glob("*.csv"))
 
 
+def _known(source: str) -> str:
+    """Return `source`, which a message brought, if it is a station's: only then may it be part of a path."""
+    if source not in sources():
+        raise ValueError(f"source={shown(source)}: no such station; use one of {some_of(sources())}")
+    return source
+
+
 def fetch(source: str) -> StationData:
     """Read the daily temperatures of the station `source`.
 
     Raises `ValueError` for a station without a file.
     """
-    if source not in sources():
-        raise ValueError(f"source={source!r}: no such station; use one of {', '.join(sources())}")
-    with (settings.data_dir / "stations" / f"{source}.csv").open(newline="") as file:
+    with (settings.data_dir / "stations" / f"{_known(source)}.csv").open(newline="") as file:
         readings = [Reading(day=row["day"], celsius=float(row["celsius"])) for row in csv.DictReader(file)]
     return {"source": source, "readings": readings}
 
@@ -70,7 +77,7 @@ def describe(data: StationData) -> StationSummary:
     """
     temperatures = [reading["celsius"] for reading in data["readings"]]
     if not temperatures:
-        raise ValueError(f"source={data['source']!r}: no readings; a summary needs at least one day")
+        raise ValueError(f"source={shown(data['source'])}: no readings; a summary needs at least one day")
     return {
         "source": data["source"],
         "days": len(temperatures),
@@ -81,13 +88,13 @@ def describe(data: StationData) -> StationSummary:
 
 
 def save(summary: StationSummary) -> Path:
-    """Write one station's summary as JSON into the state folder, in place of an older one."""
-    folder = settings.state_dir / "summaries"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{summary['source']}.json"
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(summary))
-    draft.replace(path)  # readers see the old file or the new one, never half of it
+    """Write one station's summary as JSON into the state folder, in place of an older one.
+
+    Raises `ValueError` for a station without a file.
+    """
+    path = settings.state_dir / "summaries" / f"{_known(summary['source'])}.json"
+    with atomic_write(path) as file:  # several processes may write it, and readers never see half of it
+        file.write(json.dumps(summary).encode())
     return path
 
 

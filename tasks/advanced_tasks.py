@@ -43,7 +43,11 @@ def process_item(item: StationData) -> StationSummary:
 @app.task
 @checked
 def save_result(result: StationSummary) -> str:
-    """Write one station's summary to a file and return the file's path."""
+    """Write one station's summary to a file and return the file's path.
+
+    The file has the name of the station, and a name from a message may be any path: "/tmp/x", "../x".
+    Raises `ValueError` for an unknown station, so that no other name gets into the path.
+    """
     return str(stations.save(result))
 
 

@@ -1,6 +1,10 @@
 """First steps: what a task is, what it gets, what it gives back, and how it reports on the way.
 
 Queue: basic. A task without an explicit name is called `tasks.basic_tasks.<function>`.
+
+A message comes from outside, and Celery does not look at the types of its arguments. `@checked` does: before
+the body runs, it compares them with the annotations. So `add.delay("four", 5)` fails in the worker, and its
+error names the argument, the value and what was expected.
 """
 
 from datetime import UTC, datetime

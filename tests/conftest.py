@@ -11,17 +11,19 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.sandbox import Sandbox
 from services.database import engine
 from settings import MAIL_SOCKET, settings
-from tests.local_engine import docker_fixtures, local_fixtures, project_fixtures
+from tests.local_engine import docker_fixtures, engine_fixtures, local_fixtures, project_fixtures
 from tests.newcomer import copy_project, environment_of_a_newcomer
 from tests.waiting import processes_of, wait_for, wait_until_gone
 
 COUNTS = Path(__file__).with_name("counts.json")
+COUNTED = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,35 +38,80 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("update_counts") and not is_whole(config):
+        raise pytest.UsageError("--update-counts counts all tests: leave out what selects some of them")
     # Late: the plugin that is registered last wins, and these fixtures replace some of pytest-celery's.
     config.pluginmanager.register(project_fixtures)
     if config.getoption("docker"):
         docker_fixtures.require_engine()
         config.pluginmanager.register(docker_fixtures)
     else:
+        config.pluginmanager.register(engine_fixtures)
         config.pluginmanager.register(local_fixtures)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Run single files, as in `./learn test tests/unit/test_mail.py`, in one process: it starts sooner."""
+    only_files = all(Path(argument.partition("::")[0]).is_file() for argument in config.args)
+    return 0 if only_files else None
+
+
+def is_whole(config: pytest.Config) -> bool:
+    """Tell whether all tests are asked for. Not so with a path, and with an option that leaves tests out."""
+    names = ("keyword", "deselect", "ignore", "ignore_glob", "lf", "stepwise")
+    leaves_out = any(config.getoption(name, default=None) for name in names)  # a plugin may be switched off
+    other_marks = config.getoption("markexpr") not in config.getini("addopts")
+    return config.args_source is config.ArgsSource.TESTPATHS and not (leaves_out or other_marks)
+
+
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of pytest-xdist, which gets the default path as if it had been typed."""
+    node.workerinput["is_whole"] = is_whole(node.config)
+
+
+@pytest.hookimpl(tryfirst=True)  # before any test is deselected
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    chosen = config.getoption("keyword") or [arg for arg in config.args if Path(arg).name != "tests"]
-    if chosen and not config.getoption("update_counts"):
+    workerinput: dict[str, bool] = getattr(config, "workerinput", {})
+    if not workerinput.get("is_whole", is_whole(config)):
         return
     functions = {item.nodeid.partition("[")[0] for item in items}
     counts = dict(sorted(Counter(str(Path(name.partition("::")[0]).parent) for name in functions).items()))
     if config.getoption("update_counts"):
         COUNTS.write_text(json.dumps(counts, indent=2) + "\n")
+    if not workerinput and (difference := difference_from_counts(counts)):
+        raise pytest.UsageError(difference)
+    if workerinput:
+        config.workeroutput["counts"] = counts  # type: ignore[attr-defined]  # pytest-xdist adds it
+
+
+def difference_from_counts(counts: dict[str, int]) -> str:
+    """Return what differs from the numbers of tests that are written down, or an empty text."""
     expected = json.loads(COUNTS.read_text())
-    if counts != expected:
-        raise pytest.UsageError(
-            f"the number of tests has changed: {COUNTS.name} says {expected}, collected were {counts}. "
-            "Find what is missing, or run `./learn test --update-counts --collect-only`."
-        )
+    if counts == expected:
+        return ""
+    return (
+        f"the number of tests has changed: {COUNTS.name} says {expected}, collected were {counts}. "
+        "Find what is missing, or run `./learn test --update-counts --collect-only`."
+    )
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of pytest-xdist has counted: an error that it raises, nobody could read."""
+    if counts := getattr(node, "workeroutput", {}).get("counts"):
+        node.config.stash[COUNTED] = counts
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter and os.environ.get("CI") and reporter.stats.get("skipped"):
-        reporter.write_line("A test was skipped: this machine lacks something that CI must have.", red=True)
+    if reporter is None:
+        return
+    faults = []
+    if counts := session.config.stash.get(COUNTED, None):
+        faults.append(difference_from_counts(counts))
+    if os.environ.get("CI") and reporter.stats.get("skipped"):
+        faults.append("A test was skipped: this machine lacks something that CI must have.")
+    for fault in filter(None, faults):
+        reporter.write_line(fault, red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

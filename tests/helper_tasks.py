@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from datetime import datetime
 from pathlib import Path
 
 from celery import Task
@@ -38,6 +39,23 @@ def mark_and_wait(path: str, release: str) -> str:
 
 
 @app.task
+def fail_when_released(path: str, release: str) -> None:
+    """Do as `mark_and_wait`, then fail."""
+    mark_and_wait(path, release)
+    raise ValueError("released")
+
+
+@app.task
+def call_at(path: str, moment: str, name: str, *arguments: object) -> object:
+    """Leave a mark, then call the task with this name, here, at the moment that the file `moment` holds."""
+    mark(path)
+    while not Path(moment).exists():
+        time.sleep(0.02)
+    time.sleep(max(0, float(Path(moment).read_text()) - time.time()))
+    return app.tasks[name](*arguments)
+
+
+@app.task
 def kill_own_process(path: str) -> None:
     """Leave a mark, then end the pool child as a crash would."""
     mark(path)
@@ -60,13 +78,38 @@ def hang(path: str) -> None:
             mark(path, "told to stop")
 
 
+class StationAway(Exception):
+    """An error whose `args` fit its class."""
+
+
+class ReadingTooHigh(Exception):
+    """An error whose class takes two values, and gives both to its `args`."""
+
+    def __init__(self, station: str, reading: float) -> None:
+        super().__init__(station, reading)
+
+
+class ReadingRefused(Exception):
+    """An error whose class takes two values, and gives one text to its `args`."""
+
+    def __init__(self, station: str, reading: float) -> None:
+        super().__init__(f"{station}: {reading}")
+
+
+_ERRORS: list[type[Exception]] = [LookupError, StationAway, ReadingTooHigh, ReadingRefused]
+ERRORS = {error.__name__: error for error in _ERRORS}
+
+
 @app.task
-def type_names(*values: object) -> list[str]:
-    """Return the name of each value's type, for a dictionary with the type of its keys."""
-    return [
-        f"dict of {type(next(iter(value))).__name__}" if isinstance(value, dict) else type(value).__name__
-        for value in values
-    ]
+def fail_with(name: str, *arguments: object) -> None:
+    """Raise the error with this name."""
+    raise ERRORS[name](*arguments)
+
+
+@app.task
+def echo(*values: object) -> list[str]:
+    """Return how each value looks to Python where it has arrived."""
+    return [repr(value) for value in values]
 
 
 @app.task(base=AsyncTask, bind=True, max_retries=2)
@@ -89,3 +132,34 @@ async def fail_in_the_loop(reason: str) -> None:
 def replace_itself(self: Task) -> None:
     """Have another task do the work, under the same id."""
     raise self.replace(add.si(1, 2))
+
+
+@app.task
+def tagged(*_: object, name: str = "") -> str:
+    """Return `name`, whatever the step before has returned. Raises ValueError if it begins with "bad"."""
+    if name.startswith("bad"):
+        raise ValueError(name)
+    return name
+
+
+@app.task
+def note_the_id(task_id: str) -> str:
+    """Return the id: an error callback that Celery sends as a task."""
+    return task_id
+
+
+@app.task
+def note_the_error(request: object, exc: object, traceback: object) -> None:
+    """Do nothing: an error callback that Celery calls inside the worker."""
+
+
+@app.task
+def send_an_addition() -> None:
+    """Send another task, and do not wait for it."""
+    add.delay(1, 2)
+
+
+@app.task(bind=True)
+def retry_at(self: Task, time: str) -> None:
+    """Retry at a time."""
+    raise self.retry(eta=datetime.fromisoformat(time))

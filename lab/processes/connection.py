@@ -67,14 +67,17 @@ class Connection:
         *,
         environment: Mapping[str, str],
         folder: Path,
+        path: Sequence[str] | None = None,
         pinned: bool = False,
     ) -> Process:
         """Start `celery -A app worker arguments…`, and return it when it is ready.
 
-        `name` gets a number if it is taken. `folder` is where it runs. `pinned`: it stays when this
-        connection closes. Raises `SandboxError` with the end of its log if it does not start.
+        `name` gets a number if it is taken. `folder` is where it runs. `path`: folders to import from,
+        instead of this project. `pinned`: it stays when this connection closes.
+        Raises `SandboxError` with the end of its log if it does not start.
         """
-        order = StartWorker(name, app, list(arguments), dict(environment), str(folder), pinned)
+        own_path = None if path is None else list(path)
+        order = StartWorker(name, app, list(arguments), dict(environment), str(folder), pinned, own_path)
         return self._ask(order, Process)
 
     def start_server(self, name: str = BROKER, arguments: Sequence[str] = ()) -> Process:

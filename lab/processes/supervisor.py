@@ -217,7 +217,7 @@ class Supervisor:
     def _let_go(self) -> None:
         """In a forked child: close what belongs to the supervisor alone, and take signals as usual."""
         signal.set_wakeup_fd(-1)
-        for number in SIGNALS:
+        for number in (*SIGNALS, signal.SIGQUIT):  # a shell lets background jobs ignore the last one
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         for key in list(self.selector.get_map().values()):

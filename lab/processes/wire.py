@@ -68,6 +68,7 @@ class StartWorker(Message):
     environment: dict[str, str]
     folder: str
     pinned: bool  # stay when the program that asks has left
+    path: list[str] | None = None  # folders to import from, instead of this project
 
 
 @dataclass(eq=False)

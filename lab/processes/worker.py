@@ -2,18 +2,26 @@
 
 import gc
 import importlib
+import json
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
 from lab.processes.watchdog import end_with
 from lab.processes.wire import StartWorker
 
 SUBSCRIBED_AFTER_SECONDS = 0.03
 START_SECONDS = 30  # a worker whose broker does not answer would go on trying for minutes
+
+PROJECT = Path(__file__).parents[2]
+
+# Variables that a program reads once, at its start: a forked worker would go on with the supervisor's.
+READ_AT_START = ("REMAP_SIGTERM", "TZ")
 
 # A table and not import statements: a linter removes imports that look unused.
 PRELOADED = (
@@ -52,20 +60,39 @@ def run_worker(order: StartWorker, name: str, tmp: Path, tell: int) -> None:
 
     Writes one byte to the descriptor `tell` when it is ready. It has `START_SECONDS` for that.
     """
-    from celery.app.utils import find_app
-    from celery.bin.base import CLIContext
-    from celery.bin.worker import worker
-
+    must_start_anew = any(os.environ.get(key) != order.environment.get(key) for key in READ_AT_START)
     os.environ.clear()
     os.environ.update(order.environment)
     # A worker that is killed leaves temporary files. They go with the sandbox's folder.
     os.environ["TMPDIR"] = tempfile.tempdir = str(tmp)
     os.chdir(order.folder)
     signal.alarm(START_SECONDS)  # it ends the process
+    arguments = [*order.arguments, "--hostname", name if "@" in name else f"{name}@%h"]
+    if must_start_anew:
+        _exec_worker(order.app, arguments, order.path, tell)
+    _run(order.app, arguments, order.path, tell)
+
+
+def _exec_worker(app: str, arguments: list[str], path: list[str] | None, tell: int) -> NoReturn:
+    """Run the worker in a new program, in the place of this one. All is imported anew: it takes a second."""
+    os.set_inheritable(tell, True)
+    # Everybody may read a command line: the environment, with its passwords, is not in it.
+    command = [sys.executable, "-m", "lab.processes.worker", json.dumps([app, arguments, path, tell])]
+    os.execv(sys.executable, command)  # noqa: S606 - our own command
+
+
+def _run(app: str, arguments: list[str], path: list[str] | None, tell: int) -> None:
+    if path is not None:
+        sys.path[:] = [*path, *(entry for entry in sys.path if Path(entry).resolve() != PROJECT)]
+    # Where pool children are spawned, each of them imports the main module. That is the supervisor here.
+    sys.modules["__main__"] = ModuleType("__main__")
+    from celery.app.utils import find_app
+    from celery.bin.base import CLIContext
+    from celery.bin.worker import worker
+
     _watch_worker(tell)
-    hostname = name if "@" in name else f"{name}@%h"
-    context = CLIContext(app=find_app(order.app), no_color=True, workdir=None, quiet=False)
-    worker.main([*order.arguments, "--hostname", hostname], prog_name="celery worker", obj=context)
+    context = CLIContext(app=find_app(app), no_color=True, workdir=None, quiet=False)
+    worker.main(arguments, prog_name="celery worker", obj=context)
 
 
 def _watch_worker(tell: int) -> None:
@@ -97,3 +124,7 @@ def run_mail_server(folder: Path) -> None:
     from lab.mail_server import serve
 
     serve(folder)
+
+
+if __name__ == "__main__":
+    _run(*json.loads(sys.argv[1]))

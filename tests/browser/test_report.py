@@ -50,7 +50,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return written.rename(tmp_path / "alone/report.html")
 
 
-def visit(page: Path) -> Visit:
+def visit(page: Path, *options: str) -> Visit:
     """Open a page in headless Chromium."""
     folder = page.parent
     command = [
@@ -59,6 +59,7 @@ def visit(page: Path) -> Visit:
         f"--user-data-dir={folder / 'profile'}",
         *("--window-size=900,2600", "--hide-scrollbars", "--force-device-scale-factor=1"),
         *("--dump-dom", f"--screenshot={folder / 'picture.png'}", f"--log-net-log={folder / 'net.json'}"),
+        *options,
         page.as_uri(),
     ]
     # A session of its own: the browser starts many processes, and all of them must end.
@@ -116,3 +117,20 @@ def test_the_browser_would_show_a_page_that_loads_from_elsewhere(page: Path) -> 
     picture = "http://charts.example.com/chart.png"
     page.write_text(page.read_text().replace("</body>", f'<img src="{picture}"></body>'))
     assert visit(page).requests == [picture]
+
+
+@pytest.mark.parametrize("dark", [True, False])
+def test_the_report_can_be_read_on_a_dark_and_on_a_light_ground(page: Path, dark: bool) -> None:
+    seen = visit(page, f"--blink-settings=preferredColorScheme={0 if dark else 1}")
+    with Image.open(seen.picture) as image:
+        picture = image.convert("L")
+        coloured = image.convert("RGB")
+    heading = picture.crop((0, 0, picture.width, 150))
+    counts = heading.histogram()  # of each grey: what there is most of is the ground
+    assert counts.index(max(counts)) in (range(50) if dark else [255])
+    assert counts[255 if dark else 0] > 0  # the letters
+    # A chart keeps its white ground and its black text.
+    bar = next(place for place, colour in enumerate(coloured.get_flattened_data()) if colour == BAR_COLOUR)
+    chart = picture.crop((0, bar // picture.width, picture.width, bar // picture.width + 200)).histogram()
+    assert chart[255] > 20_000
+    assert chart[0] > 0

@@ -10,13 +10,15 @@ from celery.exceptions import NotRegistered, TimeoutError
 from kombu.exceptions import EncodeError
 
 from celery_app import app
+from lab.evidence import log_lines, waiting
 from lab.sandbox import Sandbox
+from lab.timeline import Timeline
 from lab.wrong_tasks import month_name
-from monitor import get_queue_length
 from settings import RESULT_DATABASE
 from tasks.basic_tasks import add, greet, simple_calculation
-from tests.helper_tasks import mark_and_wait
+from tests.helper_tasks import ERRORS, fail_with, mark_and_wait
 from tests.waiting import lines, wait_for
+from tests.workers import start
 
 
 def test_a_message_holds_a_name(sandbox: Sandbox) -> None:
@@ -34,7 +36,7 @@ def test_a_message_holds_a_name(sandbox: Sandbox) -> None:
     with pytest.raises(NotRegistered):
         result.get(timeout=20)
     worker.kill()
-    sandbox.start_worker(["basic"], "with", options=["--include", "lab.wrong_tasks"])
+    sandbox.start_worker(["basic"], "with", include=["lab.wrong_tasks"])
     assert month_name.delay({"May": "May"}, "May").get(timeout=20) == "May"
 
 
@@ -45,7 +47,7 @@ def test_a_get_that_times_out(sandbox: Sandbox) -> None:
     result = add.delay(4, 5)
     with pytest.raises(TimeoutError):
         result.get(timeout=0.2)
-    assert get_queue_length("basic")["waiting"] == 1
+    assert waiting("basic") == 1
     sandbox.start_worker(["basic"])
     assert result.get(timeout=20) == 9
 
@@ -74,7 +76,7 @@ def test_the_state_of_a_running_task(
     """01.4 By default a running task is PENDING too; with `task_track_started` its state is STARTED."""
     default = {"task_track_started": DEFAULTS["task_track_started"]}
     monkeypatch.setenv("TEST_CONF", json.dumps(default | setting))
-    sandbox.start_worker(["basic"], options=["--include", "tests.helper_tasks"])
+    sandbox.start_worker(["basic"], include=["tests.helper_tasks"])
     runs, release = tmp_path / "runs", tmp_path / "release"
     result = mark_and_wait.delay(str(runs), str(release))
     wait_for("it runs", lambda: lines(runs))
@@ -93,35 +95,47 @@ def test_the_broker_keeps_messages(sandbox: Sandbox) -> None:
     clients = sandbox.broker.client()
     wait_for("the broker knows", lambda: clients.info("clients")["blocked_clients"] == 0)
     result = greet.delay("Ada")
-    assert get_queue_length("basic")["waiting"] == 1
+    assert waiting("basic") == 1
     sandbox.start_worker(["basic"])
     assert result.get(timeout=20) == "Hello, Ada!"
 
 
 def test_an_error_travels_back(sandbox: Sandbox) -> None:
-    """01.6 An error in a task becomes the state FAILURE, and `get()` raises it again in your program."""
-    sandbox.start_worker(["basic"])
+    """01.6 An error in a task becomes the state FAILURE, and `get()` raises it in your program, made anew
+    from its class and its `args`.
+    """
+    start(sandbox)
     result = simple_calculation.delay(2, 8, "power")
     with pytest.raises(ValueError, match="operation='power': use one of add"):
         result.get(timeout=20)
     assert result.state == "FAILURE"
+    for name, arguments in [("LookupError", ["one", 2]), ("StationAway", ["north", 503])]:
+        result = fail_with.delay(name, *arguments)
+        error = result.get(timeout=20, propagate=False)
+        assert (type(error), error.args) == (ERRORS[name], tuple(arguments))
+        assert result.state == "FAILURE"
 
 
 def test_an_error_that_nobody_asks_for(sandbox: Sandbox) -> None:
-    """01.7 If nobody calls `get()`, an error in a task raises nothing in your program: it is only in the
-    result backend and in the log of the worker.
+    """01.7 If nobody calls `get()`, an error in a task raises nothing in your program: it is in the result
+    backend, in the log of the worker and in its events.
     """
     worker = sandbox.start_worker(["basic"])
-    result = simple_calculation.delay(2, 8, "power")
-    wait_for("its end", result.ready)
+    with Timeline() as timeline:
+        result = simple_calculation.delay(2, 8, "power")
+        [run] = timeline.wait_for(result.id)
     assert add.delay(4, 5).get(timeout=20) == 9  # nothing was raised, here or by a later call
-    assert result.state == "FAILURE"
+    assert (result.state, run.outcome) == ("FAILURE", "failed")
+    assert "ValueError" in run.detail
     assert type(app.AsyncResult(result.id).result) is ValueError
-    wait_for("its line", lambda: f"[{result.id}] raised unexpected: ValueError" in worker.log.read_text())
+    assert log_lines(worker, result.id, until="raised unexpected: ValueError")
 
 
 def test_what_json_cannot_write(sandbox: Sandbox) -> None:
     """01.8 An argument that JSON cannot write raises EncodeError in `delay()`, and nothing is sent."""
-    with pytest.raises(EncodeError, match="set is not JSON serializable"):
-        greet.delay({"Ada", "Grace"})
-    assert get_queue_length("basic")["waiting"] == 0
+    endless: list[object] = []
+    endless.append(endless)
+    for argument in ({"Ada", "Grace"}, object(), 1j, {(1, 2): "a tuple as a key"}, endless):
+        with pytest.raises(EncodeError):
+            greet.delay(argument)
+    assert waiting() == 0

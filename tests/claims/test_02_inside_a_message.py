@@ -2,10 +2,11 @@
 
 import base64
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from celery import Celery
@@ -18,10 +19,9 @@ from lab.wrong_tasks import check_password, month_name
 from lab.xray import xray
 from settings import RESULT_DATABASE
 from tasks.basic_tasks import add, count_words
-from tests.helper_tasks import type_names
+from tests.helper_tasks import echo
 from tests.waiting import wait_for
-
-WRONG_TASKS = ("--include", "lab.wrong_tasks")
+from tests.workers import start
 
 
 class Trap:
@@ -66,17 +66,25 @@ def test_a_small_message_takes_about_a_thousand_bytes(sandbox: Sandbox) -> None:
 
 def test_json_changes_tuples_and_keys(sandbox: Sandbox) -> None:
     """02.4 JSON turns tuples into lists, and the keys of a dictionary into text."""
-    sandbox.start_worker(["basic"], options=["--include", "tests.helper_tasks,lab.wrong_tasks"])
-    assert type_names.delay((1, 2), {1: "January"}).get(timeout=10) == ["list", "dict of str"]
+    start(sandbox)
+    sent = ((1, 2), {1: "January", None: [(3,)]})
+    assert echo.delay(*sent).get(timeout=10) == ["[1, 2]", "{'1': 'January', 'null': [[3]]}"]
     with pytest.raises(KeyError):
         month_name.delay({1: "January"}, 1).get(timeout=10)
 
 
 def test_some_types_arrive_as_what_they_were(sandbox: Sandbox) -> None:
-    """02.5 A datetime, a Decimal, a UUID and bytes arrive as what they were."""
-    sandbox.start_worker(["basic"], options=["--include", "tests.helper_tasks"])
-    names = type_names.delay(datetime.now(UTC), Decimal("9.90"), UUID(int=1), b"abc").get(timeout=10)
-    assert names == ["datetime", "Decimal", "UUID", "bytes"]
+    """02.5 A datetime, a Decimal, a UUID and bytes arrive with their type and their value; of a time zone,
+    only its offset from UTC arrives.
+    """
+    start(sandbox)
+    naive = datetime(2030, 7, 1, 12, 30, 15, 123456)
+    values = (naive, naive.replace(tzinfo=UTC), Decimal("9.90"), UUID(int=1), b"abc", b"\xff\x00")
+    assert echo.delay(*values).get(timeout=10) == [repr(value) for value in values]
+
+    summer = naive.replace(tzinfo=ZoneInfo("Europe/Paris"))
+    [arrived] = echo.delay(summer).get(timeout=10)
+    assert arrived == repr(naive.replace(tzinfo=timezone(timedelta(hours=2))))
 
 
 def test_apply_does_not_show_what_json_changes(sandbox: Sandbox) -> None:
@@ -115,6 +123,11 @@ def test_a_worker_that_accepts_pickle_runs_what_is_in_it(
         result.get(timeout=10)
     assert (tmp_path / "trap").exists()
 
+    # A message that has expired is opened too, and its task is not called.
+    never = add.apply_async(args=[Trap(tmp_path / "second"), 5], serializer="pickle", expires=-1)
+    wait_for("it is revoked", lambda: never.state == "REVOKED")
+    assert (tmp_path / "second").exists()
+
 
 def test_celery_accepts_json_only_by_default() -> None:
     """02.9 By default Celery accepts JSON only: a program must name pickle in `accept_content` to accept
@@ -130,8 +143,8 @@ def test_celery_accepts_json_only_by_default() -> None:
 
 
 def test_argsrepr_decides_what_events_show(sandbox: Sandbox) -> None:
-    """02.10 `argsrepr` decides which arguments are shown in events and in Flower."""
-    sandbox.start_worker(["basic"], options=WRONG_TASKS)
+    """02.10 `argsrepr` decides which arguments are shown in events, and Flower shows those."""
+    start(sandbox)
     with Timeline() as plain:
         plain.wait_for(check_password.delay("swordfish"))
     with Timeline() as timeline:
@@ -148,7 +161,7 @@ def test_argsrepr_hides_nothing_else(sandbox: Sandbox) -> None:
     """
     result = check_password.apply_async(args=["swordfish"], argsrepr="('***',)")
     assert "swordfish" in base64.b64decode(body_of_the_message(sandbox)).decode()
-    sandbox.start_worker(["basic"], options=WRONG_TASKS)
+    start(sandbox)
     result.get(timeout=10)
     stored = sandbox.broker.client(RESULT_DATABASE).get(f"celery-task-meta-{result.id}")
     assert json.loads(stored or "")["args"] == ["swordfish"]

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from celery import Celery
@@ -11,13 +12,15 @@ from celery.exceptions import QueueNotFound
 from celery.result import AsyncResult
 
 from celery_app import QUEUES
-from lab.sandbox import Sandbox, Worker
+from lab.evidence import states, unacknowledged, waiting
+from lab.sandbox import Sandbox
 from lab.xray import xray
 from monitor import get_queue_length, get_worker_stats, purge_queue
 from tasks.advanced_tasks import prioritized_task
 from tasks.basic_tasks import add, greet, simple_calculation
-from tests.helper_tasks import mark_and_wait
+from tests.helper_tasks import mark, mark_and_wait
 from tests.waiting import lines, wait_for
+from tests.workers import start
 
 PRIORITIES = (0, 1, 2, 3, 4, 6, 9)
 
@@ -31,12 +34,9 @@ def default_app(sandbox: Sandbox, **transport_options: Any) -> Celery:
     return app
 
 
-def start(sandbox: Sandbox, *queues: str, include: str = "", **transport_options: Any) -> Worker:
-    """Start a worker that runs one task at a time."""
-    changed = f"broker_transport_options=(dict){json.dumps(transport_options)}"
-    options = ["--concurrency", "1", *(["--include", include] if include else [])]
-    options += [changed] if transport_options else []
-    return sandbox.start_worker(queues, options=options)
+def transport(**options: Any) -> list[str]:
+    """Return what makes a worker use these transport options, and no others."""
+    return [f"broker_transport_options=(dict){json.dumps(options)}"]
 
 
 def order(sent: list[AsyncResult]) -> list[str]:
@@ -53,35 +53,59 @@ def send_by(app: Celery, *priorities: int) -> list[AsyncResult]:
     ]
 
 
-def send_three_each() -> list[AsyncResult]:
+def send_three_each(**priorities: int) -> list[AsyncResult]:
+    """Send three tasks to each queue. `priorities`: of queues, where they are not 0."""
     return [
-        prioritized_task.apply_async(args=[f"{queue} {number}"], queue=queue)
+        prioritized_task.apply_async(
+            args=[f"{queue} {number}"], queue=queue, priority=priorities.get(queue, 0)
+        )
         for queue in ("basic", "advanced")
         for number in (1, 2, 3)
     ]
 
 
-def test_a_worker_holds_a_task_with_a_countdown(sandbox: Sandbox) -> None:
-    """03.1 A worker takes a task with a countdown at once, and holds it unacknowledged until its time has
-    come.
+def eta_of(sent: AsyncResult) -> datetime:
+    """Return the ETA of a task that waits."""
+    [eta] = [message.headers["eta"] for message in xray().messages if message.id == sent.id]
+    return datetime.fromisoformat(eta)
+
+
+@pytest.mark.parametrize("profile", ["reliable", "fast"])  # late and early acknowledgement
+def test_a_worker_holds_a_task_with_a_countdown(sandbox: Sandbox, tmp_path: Path, profile: str) -> None:
+    """03.1 A free worker takes a task with a countdown at once, and holds it unacknowledged until its time
+    has come; a busy one leaves it on the queue.
     """
-    start(sandbox, "basic")
-    result = add.apply_async(args=[1, 2], countdown=600)
-    wait_for("the worker takes it", lambda: get_queue_length("basic")["unacknowledged"] == 1)
-    assert (get_queue_length("basic")["waiting"], result.state) == (0, "PENDING")
-    soon = add.apply_async(args=[1, 2], countdown=0.1)
-    assert soon.get(timeout=10) == 3
-    wait_for("only the other is held", lambda: get_queue_length("basic")["unacknowledged"] == 1)
+    one = ["--prefetch-multiplier", "1"]
+    free = start(sandbox, "basic", concurrency=1, profile=profile, options=one)
+    add.apply_async(args=[1, 2], countdown=600)
+    wait_for("the worker takes it", lambda: unacknowledged("basic") == 1)
+    assert waiting("basic") == 0
+    mark.apply_async(args=[str(tmp_path / "soon")], countdown=0.1)
+    wait_for("its time has come", lambda: lines(tmp_path / "soon"))
+    wait_for("only the other is left", lambda: unacknowledged("basic") == 1)
+    free.kill()
+
+    start(sandbox, "advanced", concurrency=1, profile=profile, options=one)
+    marks = [str(tmp_path / name) for name in ("runs", "release")]
+    for _ in range(2):  # with early acknowledgement one more waits behind the one that runs
+        mark_and_wait.apply_async(args=marks, queue="advanced")
+    wait_for("it is busy", lambda: lines(tmp_path / "runs"))
+    wait_for("and full", lambda: unacknowledged("advanced") == 1)
+    later = mark.apply_async(args=[str(tmp_path / "later")], queue="advanced", countdown=0.1)
+    wait_for("its time has come", lambda: datetime.now(UTC) > eta_of(later))
+    assert xray("advanced").messages[-1].id == later.id
+    (tmp_path / "release").touch()
+    wait_for("it runs when the worker is free", lambda: lines(tmp_path / "later"))
 
 
 def test_llen_and_purge_do_not_reach_a_task_with_a_countdown(sandbox: Sandbox) -> None:
     """03.2 Neither `LLEN` nor `purge` reaches a task with a countdown that a worker holds."""
-    worker = start(sandbox, "basic")
+    worker = start(sandbox, "basic", concurrency=1)
     add.apply_async(args=[1, 2], countdown=600)
-    wait_for("the worker takes it", lambda: get_queue_length("basic")["unacknowledged"] == 1)
+    wait_for("the worker takes it", lambda: unacknowledged("basic") == 1)
     assert (sandbox.broker.client().llen("basic"), purge_queue("basic")) == (0, 0)
     worker.kill()
-    assert get_queue_length("basic")["unacknowledged"] == 1
+    assert unacknowledged("basic") == 1
 
 
 def test_an_expired_message_stays_until_a_worker_takes_it(sandbox: Sandbox) -> None:
@@ -91,29 +115,35 @@ def test_an_expired_message_stays_until_a_worker_takes_it(sandbox: Sandbox) -> N
     end = datetime.now(UTC) + timedelta(seconds=0.2)
     result = greet.apply_async(args=["Ada"], expires=end)
     wait_for("the end of its time", lambda: datetime.now(UTC) > end)
-    assert (get_queue_length("basic")["waiting"], result.state) == (1, "PENDING")
-    worker = start(sandbox, "basic")
+    assert (waiting("basic"), result.state) == (1, "PENDING")
+    worker = start(sandbox, "basic", concurrency=1)
     wait_for("it is revoked", lambda: result.state == "REVOKED")
     assert f"{result.id}] succeeded" not in worker.log.read_text()
-    wait_for("it is gone", lambda: get_queue_length("basic")["unacknowledged"] == 0)
+    wait_for("it is gone", lambda: unacknowledged("basic") == 0)
 
 
-def test_a_countdown_travels_as_a_moment(sandbox: Sandbox) -> None:
-    """03.4 A countdown travels as `eta`: a moment in UTC, computed by the clock of the caller."""
+@pytest.mark.parametrize("timezone", ["UTC", "Asia/Shanghai", "America/New_York"])
+def test_a_countdown_travels_as_a_moment(sandbox: Sandbox, timezone: str) -> None:
+    """03.4 A countdown travels as `eta`: a moment with its offset from UTC, computed by the clock of the
+    caller.
+    """
+    caller = default_app(sandbox)
+    caller.conf.update(timezone=timezone)
     before = datetime.now(UTC)
-    add.apply_async(args=[1, 2], countdown=60)
+    sent = caller.send_task(add.name, args=[1, 2], queue="basic", countdown=60)
     after = datetime.now(UTC)
-    [message] = xray("basic").messages
-    eta = datetime.fromisoformat(message.headers["eta"])
     minute = timedelta(seconds=60)
-    assert (before + minute <= eta <= after + minute, eta.utcoffset()) == (True, timedelta(0))
+    assert before + minute <= eta_of(sent) <= after + minute
+    assert eta_of(sent).utcoffset() == before.astimezone(ZoneInfo(timezone)).utcoffset()
 
 
 def test_a_negative_countdown_means_now(sandbox: Sandbox) -> None:
     """03.5 Celery takes a negative countdown for "now"; the app of this repository refuses it."""
-    start(sandbox, "basic")
+    start(sandbox, "basic", concurrency=1)
     result = default_app(sandbox).send_task(add.name, args=[1, 2], countdown=-600, queue="basic")
     assert result.get(timeout=10) == 3
+    past = datetime.now(UTC) - timedelta(seconds=600)
+    assert add.apply_async(args=[1, 2], eta=past).get(timeout=10) == 3
     with pytest.raises(ValueError, match="countdown=-600"):
         add.apply_async(args=[1, 2], countdown=-600)
 
@@ -131,11 +161,11 @@ def test_a_misspelled_queue(sandbox: Sandbox) -> None:
 
 def test_a_queue_that_no_worker_serves(sandbox: Sandbox) -> None:
     """03.7 A message on a queue that no worker serves waits, PENDING and without an error."""
-    start(sandbox, "basic")
+    start(sandbox, "basic", concurrency=1)
     result = add.apply_async(args=[1, 2], queue="realworld")
     assert add.delay(3, 4).get(timeout=10) == 7  # the worker works
-    assert (get_queue_length("realworld")["waiting"], result.state) == (1, "PENDING")
-    start(sandbox, "realworld")
+    assert (waiting("realworld"), result.state) == (1, "PENDING")
+    start(sandbox, "realworld", concurrency=1)
     assert result.get(timeout=10) == 3
 
 
@@ -155,13 +185,13 @@ def test_a_pattern_misses_an_explicit_name(sandbox: Sandbox) -> None:
 
 def test_zero_is_first_and_the_same_as_two(sandbox: Sandbox) -> None:
     """03.9 On Redis, priority 0 is served first, and by default 0, 1 and 2 are the same."""
-    sent = send_by(default_app(sandbox), 9, 3, 2, 1, 0)
-    worker = start(sandbox, "advanced", priority_steps=[0, 3, 6, 9])
-    assert order(sent) == ["p2", "p1", "p0", "p3", "p9"]
+    sent = send_by(default_app(sandbox), 9, 3, 1, 2, 0)
+    worker = start(sandbox, "advanced", concurrency=1, options=transport(priority_steps=[0, 3, 6, 9]))
+    assert order(sent) == ["p1", "p2", "p0", "p3", "p9"]  # the first three as they were sent
     worker.kill()
 
     ours = [prioritized_task.apply_async(args=[f"p{number}"], priority=number) for number in (9, 2, 1, 0)]
-    start(sandbox, "advanced")
+    start(sandbox, "advanced", concurrency=1)
     assert order(ours) == ["p0", "p1", "p2", "p9"]
 
 
@@ -170,60 +200,75 @@ def test_different_steps_or_separators_strand_messages(sandbox: Sandbox) -> None
     worker does not read.
     """
     ours = [prioritized_task.apply_async(args=[f"p{number}"], priority=number) for number in PRIORITIES]
-    worker = start(sandbox, "advanced", priority_steps=[0, 3, 6, 9])
+    worker = start(sandbox, "advanced", concurrency=1, options=transport(priority_steps=[0, 3, 6, 9]))
     ours[-1].get(timeout=10)  # served last of those that are served
     assert get_queue_length("advanced")["by_priority"] == {1: 1, 2: 1, 4: 1}
     worker.kill()
 
     theirs = send_by(default_app(sandbox, priority_steps=list(range(10)), sep=":"), *PRIORITIES)
-    start(sandbox, "advanced")
+    start(sandbox, "advanced", concurrency=1)
     assert order([*ours, theirs[0]])[-3:] == ["p1", "p2", "p4"]
-    assert [result.state for result in theirs] == ["SUCCESS", *["PENDING"] * 6]
+    assert states(theirs) == ["SUCCESS", *["PENDING"] * 6]
 
 
 def test_a_priority_does_not_stop_a_task_that_runs(sandbox: Sandbox, tmp_path: Path) -> None:
     """03.11 A priority decides which message is taken next: it does not stop a task that runs."""
     runs, release = tmp_path / "runs", tmp_path / "release"
-    start(sandbox, "basic", include="tests.helper_tasks")
+    start(sandbox, "basic", concurrency=1)
     low = mark_and_wait.apply_async(args=[str(runs), str(release)], priority=9)
     wait_for("it runs", lambda: lines(runs))
     sent = [
         prioritized_task.apply_async(args=[f"p{number}"], priority=number, queue="basic") for number in (5, 0)
     ]
     assert [stats["active"] for stats in get_worker_stats().values()] == [1]
-    assert ([result.state for result in sent], low.state) == (["PENDING"] * 2, "STARTED")
+    assert states([*sent, low]) == ["PENDING", "PENDING", "STARTED"]
     release.touch()
     assert (order(sent), low.get(timeout=10), len(lines(runs))) == (["p0", "p5"], "released", 1)
 
 
-def test_queues_are_taken_in_turn(sandbox: Sandbox) -> None:
-    """03.12 A worker with `--queues high,low` does not serve `high` first: it takes from both in turn."""
-    sent = send_three_each()
-    start(sandbox, "basic", "advanced")
-    assert order(sent) == [f"{queue} {number}" for number in (1, 2, 3) for queue in ("basic", "advanced")]
-
-
-def test_queues_in_order(sandbox: Sandbox) -> None:
-    """03.13 With `"queue_order_strategy": "priority"` a worker serves its first queue as long as anything
-    waits there.
+@pytest.mark.parametrize("queues", [("basic", "advanced"), ("advanced", "basic")])
+def test_queues_are_taken_in_turn(sandbox: Sandbox, queues: tuple[str, str]) -> None:
+    """03.12 A worker with `--queues high,low` does not serve `high` first: it takes messages of the same
+    priority from both in turn.
     """
     sent = send_three_each()
-    start(sandbox, "basic", "advanced", priority_steps=[0, 3, 6, 9], queue_order_strategy="priority")
-    assert order(sent) == [f"{queue} {number}" for queue in ("basic", "advanced") for number in (1, 2, 3)]
+    worker = start(sandbox, *queues, concurrency=1)
+    assert order(sent) == [f"{queue} {number}" for number in (1, 2, 3) for queue in queues]
+    worker.kill()
+
+    sent = send_three_each(**{queues[0]: 9})
+    start(sandbox, *queues, concurrency=1)
+    assert order(sent) == [f"{queue} {number}" for queue in reversed(queues) for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("queues", [("basic", "advanced"), ("advanced", "basic")])
+def test_queues_in_order(sandbox: Sandbox, queues: tuple[str, str]) -> None:
+    """03.13 With `"queue_order_strategy": "priority"` a worker serves its first queue as long as a message of
+    the same priority waits there; a better priority in another queue still comes first.
+    """
+    sent = send_three_each()
+    in_order = transport(priority_steps=list(range(10)), queue_order_strategy="priority")
+    worker = start(sandbox, *queues, concurrency=1, options=in_order)
+    assert order(sent) == [f"{queue} {number}" for queue in queues for number in (1, 2, 3)]
+    worker.kill()
+
+    sent = send_three_each(**{queues[0]: 9})
+    start(sandbox, *queues, concurrency=1, options=in_order)
+    assert order(sent) == [f"{queue} {number}" for queue in reversed(queues) for number in (1, 2, 3)]
 
 
 def test_a_queue_alone_keeps_no_work_apart(sandbox: Sandbox, tmp_path: Path) -> None:
-    """03.14 While tasks of one queue fill all slots of a worker, a task of its other queues waits; a worker
-    of its own would run it at once.
+    """03.14 While tasks of one queue use up the concurrency of a worker, a task of its other queues waits; a
+    worker of its own would run it at once.
     """
     runs, release = tmp_path / "runs", tmp_path / "release"
-    start(sandbox, "basic", "advanced", include="tests.helper_tasks")
+    start(sandbox, "basic", "advanced", concurrency=1)
     long = mark_and_wait.apply_async(args=[str(runs), str(release)], queue="advanced")
     wait_for("it runs", lambda: lines(runs))
     short = add.delay(1, 2)
     assert [stats["active"] for stats in get_worker_stats().values()] == [1]
-    assert (short.state, get_queue_length("basic")["waiting"]) == ("PENDING", 1)
-    start(sandbox, "basic")
+    assert (short.state, waiting("basic")) == ("PENDING", 1)
+    start(sandbox, "basic", concurrency=1)
     assert (short.get(timeout=10), long.state) == (3, "STARTED")
     release.touch()
     assert long.get(timeout=10) == "released"

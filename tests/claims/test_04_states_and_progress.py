@@ -8,20 +8,22 @@ import pytest
 import redis
 from celery import Celery
 from celery.result import AsyncResult
+from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from celery_app import app
-from lab.notebook import log_lines
+from lab.evidence import log_lines, states
 from lab.sandbox import Sandbox
 from lab.wrong_tasks import fail_by_hand, succeed_too_early
 from settings import RESULT_DATABASE
 from tasks.basic_tasks import add, logged_task, simple_calculation, task_with_progress
-from tests.helper_tasks import mark_and_wait
+from tests.helper_tasks import ERRORS, fail_with, mark_and_wait
 from tests.waiting import lines, wait_for
+from tests.workers import start
 
 
 @pytest.fixture(autouse=True)
 def worker(sandbox: Sandbox) -> None:
-    sandbox.start_worker(["basic"], options=["--include", "lab.wrong_tasks,tests.helper_tasks"])
+    start(sandbox)
 
 
 @pytest.fixture
@@ -40,9 +42,9 @@ def test_a_state_of_ones_own_is_not_final(sandbox: Sandbox, results: redis.Redis
     heard: list[dict[str, Any]] = []  # of all tasks that this process has sent
     # get() waits before the worker goes on, so it misses no state.
     value = result.get(timeout=20, on_message=heard.append, on_interval=sandbox.worker.thaw)
-    states = [stored["status"] for stored in heard if stored["task_id"] == result.id]
+    told = [stored["status"] for stored in heard if stored["task_id"] == result.id]
     assert value == {"total": 3, "status": "done"}
-    assert states == ["STARTED", "PROGRESS", "PROGRESS", "PROGRESS", "SUCCESS"]
+    assert told == ["STARTED", "PROGRESS", "PROGRESS", "PROGRESS", "SUCCESS"]
     assert json.loads(results.get(key(result)) or "")["result"] == value
     assert len(results.keys("*")) == 1
 
@@ -85,6 +87,19 @@ def test_failure_by_hand_cannot_be_read(results: redis.Redis, tmp_path: Path) ->
     result.forget()
 
 
+def test_an_exception_is_made_anew(sandbox: Sandbox) -> None:
+    """04.12 `get()` makes an exception anew from its class and its `args`: where they do not fit, it raises
+    UnpickleableExceptionWrapper, and an `except` with the class does not catch it.
+    """
+    fitting = fail_with.delay("ReadingTooHigh", "north", 99.5).get(timeout=10, propagate=False)
+    assert (type(fitting), fitting.args) == (ERRORS["ReadingTooHigh"], ("north", 99.5))
+    refused = fail_with.delay("ReadingRefused", "north", 99.5)
+    assert not issubclass(UnpickleableExceptionWrapper, ERRORS["ReadingRefused"])
+    with pytest.raises(UnpickleableExceptionWrapper, match=r"ReadingRefused\('north: 99\.5'\)"):
+        refused.get(timeout=10)
+    assert refused.state == "FAILURE"
+
+
 def test_a_result_stays_until_it_is_forgotten(results: redis.Redis) -> None:
     """04.5 `get()` leaves a result in the result backend, until it expires or `forget()` deletes it."""
     result = add.delay(1, 2)
@@ -104,8 +119,9 @@ def test_arguments_are_readable(results: redis.Redis) -> None:
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # by Celery, in this process
 def test_how_long_results_live(sandbox: Sandbox, results: redis.Redis) -> None:
-    """04.7 A result lives as long as `result_expires` says, and a failure as long as
-    `result_failure_expires`; by default, both live one day."""
+    """04.7 A result lives as long as `result_expires` says, by default one day, and a failure as long as
+    `result_failure_expires`, or if that is not set, as long as a result.
+    """
     sandbox.worker.kill()
     sandbox.start_worker(["basic"], options=["result_expires=1000", "result_failure_expires=2000"])
     good, bad = (simple_calculation.delay(2, 8, operation) for operation in ("multiply", "power"))
@@ -113,11 +129,15 @@ def test_how_long_results_live(sandbox: Sandbox, results: redis.Redis) -> None:
         result.get(timeout=10, propagate=False)
     assert 0 < results.ttl(key(good)) <= 1000 < results.ttl(key(bad)) <= 2000
 
-    default: Any = Celery("default", backend=sandbox.broker.result_backend, set_as_current=False).backend
-    default.store_result("good", 16, "SUCCESS")
-    default.store_result("bad", ValueError("power"), "FAILURE")
     day = 24 * 60 * 60
-    assert all(day - 3600 < results.ttl(f"celery-task-meta-{name}") <= day for name in ("good", "bad"))
+    for changes, seconds in (({}, day), ({"result_expires": 5000}, 5000)):
+        default = Celery("default", backend=sandbox.broker.result_backend, set_as_current=False)
+        default.conf.update(changes)
+        backend: Any = default.backend
+        for name, value, state in (("good", 16, "SUCCESS"), ("bad", ValueError("power"), "FAILURE")):
+            backend.delete(f"celery-task-meta-{name}")
+            backend.store_result(name, value, state)
+            assert seconds - 600 < results.ttl(f"celery-task-meta-{name}") <= seconds
 
 
 def test_an_expired_result_is_pending(results: redis.Redis) -> None:
@@ -138,7 +158,7 @@ def test_an_ignored_result_is_not_stored(sandbox: Sandbox, results: redis.Redis)
     log_lines(sandbox.worker, bad.id, until="raised")
     add.delay(1, 1).get(timeout=10)  # what the worker would store of them, it has stored by now
     assert not results.exists(key(good), key(bad))
-    assert (good.state, bad.state) == ("PENDING", "PENDING")
+    assert states([good, bad]) == ["PENDING", "PENDING"]
 
 
 def test_failures_may_be_stored_although_results_are_ignored(sandbox: Sandbox, results: redis.Redis) -> None:

@@ -5,22 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Signature, group
+from celery import Signature, chain, chord, group
 
 from celery_app import app
 from lab.diagram import lineage
-from lab.sandbox import Sandbox, Worker
+from lab.evidence import log_lines, received, states, unacknowledged, waiting
+from lab.sandbox import Sandbox
 from lab.xray import xray
-from monitor import get_queue_length
 from services.failures import failures_of
 from tasks.advanced_tasks import mean_temperature, monitored_task, report_failure
 from tasks.basic_tasks import add, greet, multiply, simple_calculation
 from tests.helper_tasks import mark_and_wait, process_id
 from tests.waiting import lines, wait_for
-
-
-def start(sandbox: Sandbox, *queues: str) -> Worker:
-    return sandbox.start_worker(queues or ("basic", "advanced"), options=["--include", "tests.helper_tasks"])
+from tests.workers import start
 
 
 def send(flow: Any, *args: object) -> list[Any]:
@@ -28,22 +25,18 @@ def send(flow: Any, *args: object) -> list[Any]:
     return list(lineage(flow.delay(*args)))
 
 
-def states(steps: list[Any]) -> list[str]:
-    return [step.state for step in steps]
-
-
 def reports(steps: list[Any]) -> list[int]:
     """Return for each step how often its failure was reported."""
     return [len(failures_of(step.id)) for step in steps]
 
 
-def wait_for_state(state: str, step: Any, sandbox: Sandbox) -> None:
+def wait_for_state(state: str, step: Any) -> None:
     """Wait until a step has this state, and until the task that has set it has ended.
 
     A task calls its error callbacks after it has stored the failure, and before it is acknowledged.
     """
     wait_for(state, lambda: step.state == state)
-    wait_for("the acknowledgement", lambda: not sandbox.broker.client().hlen("unacked"))
+    wait_for("the acknowledgement", lambda: not unacknowledged())
 
 
 def failing() -> Signature:
@@ -64,17 +57,26 @@ def test_set_and_clone(sandbox: Sandbox) -> None:
     usual = greet.s("Ada")
     usual.clone().set(queue="advanced")
     usual.delay()
-    assert [get_queue_length(queue)["waiting"] for queue in ("basic", "advanced")] == [1, 0]
+    assert [waiting("basic"), waiting("advanced")] == [1, 0]
     usual.set(queue="advanced")
     usual.delay()
-    assert [get_queue_length(queue)["waiting"] for queue in ("basic", "advanced")] == [1, 1]
+    assert [waiting("basic"), waiting("advanced")] == [1, 1]
 
 
 def test_a_signature_as_json(sandbox: Sandbox) -> None:
-    """06.3 A signature that was written as JSON and read again can still be sent."""
+    """06.3 A signature, a chain, a group or a chord that was written as JSON and read again can still be
+    sent.
+    """
     start(sandbox)
-    for signature, expected in ((multiply.s(3), 6), (multiply.s(3) | add.s(1), 7)):
-        again: Any = app.signature(json.loads(json.dumps(signature)))
+    pair = [add.s(1), add.s(2)]
+    for canvas, expected in (
+        (multiply.s(3), 6),
+        (multiply.s(3) | add.s(1), 7),
+        (group(pair), [3, 4]),
+        (chord(pair, add.starmap([(1, 1)]).set(immutable=True)), [2]),
+        (multiply.s(3) | group(pair) | greet.si("Ada"), "Hello, Ada!"),
+    ):
+        again: Any = app.signature(json.loads(json.dumps(canvas)))
         assert again.delay(2).get(timeout=20) == expected
 
 
@@ -96,31 +98,41 @@ def test_one_message_at_a_time(sandbox: Sandbox) -> None:
     assert steps[-1].get(timeout=20) == pid
 
 
-def test_a_chain_that_is_sent_twice(sandbox: Sandbox) -> None:
-    """06.5 A chain that is sent twice uses the id of its last step twice: the second `get()` returns the
-    first result.
+@pytest.mark.parametrize(
+    "between", [[], [add.s(0)], [group(add.s(0), add.s(0)), greet.si("Ada"), add.si(180, 0)]], ids=len
+)
+def test_a_chain_that_is_sent_twice(sandbox: Sandbox, between: list[Any]) -> None:
+    """06.5 A chain whose last step is a task keeps the id of this step: when it is sent twice, the second
+    `get()` returns the first result.
     """
     worker = start(sandbox)
-    to_fahrenheit: Any = multiply.s(1.8) | add.s(32)
+    to_fahrenheit: Any = chain(multiply.s(1.8), *between, add.s(32))
     first = to_fahrenheit.delay(100)
     assert first.get(timeout=20) == 212
     second = to_fahrenheit.delay(0)
     assert second.get(timeout=20) == 212
-    succeeded = f"[{second.id}] succeeded"
-    wait_for("both runs", lambda: worker.log.read_text().count(succeeded) == 2)
-    assert (first.id == second.id, second.parent.get(timeout=20)) == (True, 0)
+    log_lines(worker, second.id, times=2)  # both have run
+    assert first.id == second.id
+    step: Any = next(iter(lineage(second)))
+    assert step.get(timeout=20) == 0
     assert app.AsyncResult(second.id).get(timeout=20) == 212
-    single = add.s(1)  # a signature of one task has a new id each time
-    assert single.delay(1).id != single.delay(1).id
+    # A signature of one task has a new id each time, and so has a chain that ends in a group.
+    other: Any
+    for other in (add.s(1), add.s(1) | group(add.s(1), add.s(2))):
+        results: list[Any] = [other.delay(number) for number in (1, 5)]
+        assert results[0].id != results[1].id
+        assert results[0].get(timeout=20) != results[1].get(timeout=20)
 
 
 def test_the_parents_of_a_result(sandbox: Sandbox) -> None:
-    """06.6 A result that is made from the id of the last step alone does not know the steps before it."""
+    """06.6 A result that is made from the id of the last step alone has no `parent`."""
     start(sandbox)
     steps = send(add.s(1, 2) | multiply.s(3) | add.s(4))
     assert [step.get(timeout=20) for step in steps] == [3, 9, 13]
     again = app.AsyncResult(steps[-1].id)
     assert (again.get(timeout=20), again.parent) == (13, None)
+    # But the stored result says which step came before.
+    assert app.backend.get_task_meta(again.id)["parent_id"] == steps[1].id
 
 
 def test_what_is_passed_on(sandbox: Sandbox) -> None:
@@ -150,22 +162,23 @@ def test_a_step_with_too_many_arguments(sandbox: Sandbox) -> None:
     before, after = steps = send(add.s(1, 2) | greet.s("Ada"))
     with pytest.raises(TypeError, match=r"greet\(\) takes 1"):
         after.get(timeout=20)
-    wait_for_state("FAILURE", after, sandbox)
+    wait_for_state("FAILURE", after)
     assert isinstance(before.get(timeout=20, propagate=False), TypeError)
     assert states(steps) == ["FAILURE", "FAILURE"]
-    assert after.id not in worker.log.read_text()
+    assert received(worker, after.id) == 0
 
 
-def test_the_steps_after_a_failed_one(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_steps_after_a_failed_one(sandbox: Sandbox, place: int) -> None:
     """06.10 When a step fails, the later steps never run, and get the state FAILURE with its error."""
     worker = start(sandbox)
-    steps = send(add.s(1, 2) | failing() | greet.si("Ada") | greet.si("Bob"))
-    wait_for_state("FAILURE", steps[-1], sandbox)
-    assert states(steps) == ["SUCCESS", "FAILURE", "FAILURE", "FAILURE"]
-    errors = [step.get(timeout=20, propagate=False) for step in steps[1:]]
+    first, second, third = (failing() if number == place else add.s(number) for number in range(3))
+    steps = send(first | second | third | greet.si("Ada"), 1)
+    wait_for_state("FAILURE", steps[-1])
+    assert states(steps) == ["SUCCESS"] * place + ["FAILURE"] * (4 - place)
+    errors = [step.get(timeout=20, propagate=False) for step in steps[place:]]
     assert {(type(error), str(error)) for error in errors} == {(ValueError, str(errors[0]))}
-    log = worker.log.read_text()
-    assert [f"[{step.id}] received" in log for step in steps] == [True, True, False, False]
+    assert [received(worker, step.id) for step in steps] == [int(number <= place) for number in range(4)]
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -177,7 +190,7 @@ def test_an_error_callback_on_a_chain(sandbox: Sandbox, place: int) -> None:
     first, second, third = (failing() if number == place else add.s(number) for number in range(3))
     flow: Any = first | second | third
     steps = send(flow.on_error(report_failure.s()), 1)
-    wait_for_state("FAILURE", steps[-1], sandbox)
+    wait_for_state("FAILURE", steps[-1])
     assert reports(steps) == [int(number == place) for number in range(3)]
 
 
@@ -190,7 +203,7 @@ def test_an_error_callback_on_one_step(sandbox: Sandbox) -> None:
         (add.s(1, 2) | failing().on_error(callback) | greet.si("Ada"), [0, 1, 0]),
     ):
         steps = send(flow)
-        wait_for_state("FAILURE", steps[-1], sandbox)
+        wait_for_state("FAILURE", steps[-1])
         assert reports(steps) == expected
 
 
@@ -208,7 +221,7 @@ def test_the_steps_after_a_revoked_one(sandbox: Sandbox, how: str) -> None:
         told = f"Tasks flagged as revoked: {steps[1].id}"
         wait_for("the worker knows", lambda: told in worker.log.read_text())
     start(sandbox, "advanced")
-    wait_for_state("REVOKED", steps[1], sandbox)
+    wait_for_state("REVOKED", steps[1])
     add.delay(1, 1).get(timeout=20)
     assert states(steps) == ["SUCCESS", "REVOKED", "PENDING"]
     assert reports(steps) == [0, 0, 0]
@@ -243,7 +256,7 @@ def test_a_failure_before_a_group(sandbox: Sandbox) -> None:
     start(sandbox)
     members = group(add.s(10), add.s(20))
     first, header, *after = send(add.s(1, "two") | members | monitored_task.s() | greet.si("Ada"))
-    wait_for_state("FAILURE", after[-1], sandbox)
+    wait_for_state("FAILURE", after[-1])
     assert states([first, *header.results, *after]) == [
         *("FAILURE", "PENDING", "PENDING", "FAILURE", "FAILURE")
     ]

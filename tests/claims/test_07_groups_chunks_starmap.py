@@ -1,5 +1,6 @@
 """The claims of notebook 07: many tasks at once."""
 
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,10 @@ from celery.result import AsyncResult
 from kombu.exceptions import EncodeError
 
 from celery_app import app
-from lab.sandbox import Sandbox, Worker
+from lab.evidence import states, waiting
+from lab.sandbox import Sandbox
 from lab.wrong_tasks import sum_and_wait, sum_and_wait_by_force
-from monitor import get_queue_length, purge_queue
+from monitor import purge_queue
 from tasks.advanced_tasks import (
     bulk_publish,
     mean_temperature,
@@ -24,32 +26,22 @@ from tasks.advanced_tasks import (
 from tasks.basic_tasks import add
 from tests.helper_tasks import mark, mark_and_wait, process_id
 from tests.waiting import wait_for
+from tests.workers import start
 
 STATIONS = [mean_temperature.s(source) for source in ("north", "atlantis", "south", "west")]
 PAIRS = [(number, number) for number in range(20)]
 
 
-def start(sandbox: Sandbox, name: str = "worker") -> Worker:
-    """Start a worker with two slots that knows the tasks of the tests and the wrong ones."""
-    include = ["--include", "tests.helper_tasks,lab.wrong_tasks"]
-    return sandbox.start_worker(["basic", "advanced"], name, options=include)
-
-
-def waiting() -> int:
-    """Return how many messages wait on the queue basic."""
-    return get_queue_length("basic")["waiting"]
-
-
 def test_group_messages(sandbox: Sandbox) -> None:
     """07.1 A group sends one message for each of its members."""
     group(add.s(*pair) for pair in PAIRS).delay()
-    assert waiting() == len(PAIRS)
+    assert waiting("basic") == len(PAIRS)
 
 
 def test_chunks_messages(sandbox: Sandbox) -> None:
     """07.2 `chunks(items, 10)` sends one message for ten items, and gives one list of results per chunk."""
     result: AsyncResult = add.chunks(PAIRS, 10).apply_async()
-    assert waiting() == 2
+    assert waiting("basic") == 2
     start(sandbox)
     assert result.get(timeout=20) == [[2 * n for n in range(10)], [2 * n for n in range(10, 20)]]
 
@@ -92,7 +84,7 @@ def test_a_failed_member_stops_no_other(sandbox: Sandbox) -> None:
     result: Any = group(STATIONS).delay()
     start(sandbox)
     wait_for("the end of all", result.ready)
-    assert [member.state for member in result] == ["SUCCESS", "FAILURE", "SUCCESS", "SUCCESS"]
+    assert states(result) == ["SUCCESS", "FAILURE", "SUCCESS", "SUCCESS"]
 
 
 def test_results_have_the_order_of_the_members(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -132,21 +124,28 @@ def test_limits_and_retries(sandbox: Sandbox) -> None:
     """07.9 The task's own time limits and retries do not work for the items of `chunks` and `starmap`."""
     start(sandbox)
     slow: AsyncResult = time_limited_task.starmap([(1.2,)]).apply_async()
+    slow_chunk: AsyncResult = time_limited_task.chunks([(1.2,)], 1).apply_async()
     starmap: AsyncResult = retry_fixed_delay.starmap([(1, 0.1)]).apply_async()
     chunk: AsyncResult = retry_fixed_delay.chunks([(1, 0.1)], 1).apply_async()
     assert retry_fixed_delay.delay(1, 0.1).get(timeout=20) == "the service answered at attempt 2"
     assert isinstance(starmap.get(timeout=20, propagate=False), ConnectionError)
     assert isinstance(chunk.get(timeout=20, propagate=False)[0], ConnectionError)
-    assert slow.get(timeout=20) == ["finished in 1.2 s"]  # alone it stops after its limit of 1 s
+    assert time_limited_task.delay(1.2).get(timeout=20) == "stopped after 1 s of 1.2 s"
+    assert slow.get(timeout=20) == ["finished in 1.2 s"]
+    assert slow_chunk.get(timeout=20) == [["finished in 1.2 s"]]
 
 
 def test_an_error_inside_a_batch(sandbox: Sandbox) -> None:
     """07.10 An error inside a batch discards the messages of the batch that are not sent yet."""
     with pytest.raises(EncodeError):
         bulk_publish(add, [(1, 1), (2, 2), (3, {3}), (4, 4)])
-    assert waiting() == 0
+    assert waiting("basic") == 0
+    with contextlib.suppress(KeyError), app.producer_or_acquire() as producer, producer.batch():
+        add.apply_async((1, 1), producer=producer)
+        raise KeyError("an error of the program")
+    assert waiting("basic") == 0
     bulk_publish(add, [(1, 1), (2, 2)])
-    assert waiting() == 2
+    assert waiting("basic") == 2
 
 
 def test_a_batch_is_sent_in_parts(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,12 +157,12 @@ def test_a_batch_is_sent_in_parts(sandbox: Sandbox, monkeypatch: pytest.MonkeyPa
         with app.producer_or_acquire() as producer, producer.batch():
             for _ in range(part - 1):
                 add.apply_async((1, 1), producer=producer)
-            assert waiting() == 0
+            assert waiting("basic") == 0
             add.apply_async((1, 1), producer=producer)
-            assert waiting() == part
+            assert waiting("basic") == part
         with pytest.raises(EncodeError):
             bulk_publish(add, [*[(1, 1)] * part, (2, 2), (3, {3})])
-        assert waiting() == part * 2
+        assert waiting("basic") == part * 2
         purge_queue("basic")
 
 
@@ -182,19 +181,20 @@ def test_a_group_of_one(sandbox: Sandbox) -> None:
     assert (two["squares"], explicit["squares"]) == ([16, 36], [16])
 
 
-def test_get_inside_a_task(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_get_inside_a_task(sandbox: Sandbox, pool: str) -> None:
     """07.13 `get()` inside a task raises RuntimeError."""
-    start(sandbox)
+    start(sandbox, pool=pool)
     with pytest.raises(RuntimeError, match=r"Never call result.get\(\) within a task"):
         sum_and_wait.delay([1, 2, 3]).get(timeout=20)
 
 
-def test_all_slots_wait(sandbox: Sandbox) -> None:
-    """07.14 Tasks that wait for their own parts block a worker when they fill all its slots."""
+def test_tasks_that_wait_for_each_other(sandbox: Sandbox) -> None:
+    """07.14 Tasks that wait for their own parts block a worker when they use up its concurrency."""
     results = [sum_and_wait_by_force.delay([1, 2, 3]) for _ in range(2)]
-    first = start(sandbox, "first")
-    wait_for("both have sent their parts", lambda: waiting() == 6)
-    assert [result.state for result in results] == ["STARTED", "STARTED"]
+    first = start(sandbox)
+    wait_for("both have sent their parts", lambda: waiting("basic") == 6)
+    assert states(results) == ["STARTED", "STARTED"]
     assert "basic_tasks.add[" not in first.log.read_text()  # no part has even been received
-    start(sandbox, "second")  # other slots, and everything moves again
+    start(sandbox)  # two pool children more, and everything moves again
     assert [result.get(timeout=20) for result in results] == [12, 12]

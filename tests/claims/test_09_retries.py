@@ -1,12 +1,13 @@
 """The claims of notebook 09: what a retry is, what swallows it, what it is for, how long it waits."""
 
-import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from celery.exceptions import MaxRetriesExceededError
 
-from lab.sandbox import Sandbox, Worker
+from lab.evidence import log_lines, received, retry_waits, states, unacknowledged, waiting
+from lab.sandbox import Sandbox
 from lab.wrong_tasks import (
     retry_after_one_second,
     retry_by_default,
@@ -16,43 +17,29 @@ from lab.wrong_tasks import (
 )
 from lab.xray import Unacknowledged, xray
 from tasks.advanced_tasks import retry_fixed_delay
-from tasks.basic_tasks import add
-from tests.waiting import wait_for
-
-
-def start(sandbox: Sandbox) -> Worker:
-    """Start a worker with two slots that knows the wrong tasks."""
-    return sandbox.start_worker(["basic", "advanced"], options=["--include", "lab.wrong_tasks"])
-
-
-def received(worker: Worker, task_id: str) -> int:
-    return worker.log.read_text().count(f"[{task_id}] received")
-
-
-def waits_of(worker: Worker, task_id: str) -> list[float]:
-    """Return the waits before the retries of a task, in seconds."""
-    told = rf"\[{task_id}\] retry: Retry in ([\d.]+)s"
-    return [float(seconds) for seconds in re.findall(told, worker.log.read_text())]
+from tests.helper_tasks import mark_and_wait
+from tests.waiting import lines, wait_for
+from tests.workers import start
 
 
 def wait_for_retry(result: Any) -> Unacknowledged:
-    """Wait until a worker holds nothing but the retry of this task, and return it."""
+    """Wait until nothing is unacknowledged but the retry of this task, and return it."""
 
     def look() -> Unacknowledged | None:
-        held = xray().unacknowledged
-        return held[0] if len(held) == 1 and held[0].message.headers["retries"] else None
+        taken = xray().unacknowledged
+        return taken[0] if len(taken) == 1 and taken[0].message.headers["retries"] else None
 
     wait_for("the state RETRY", lambda: result.state == "RETRY")
-    held = wait_for("the retry", look)
-    assert held
-    return held
+    retry = wait_for("the retry", look)
+    assert retry
+    return retry
 
 
 def test_a_retry_is_a_message(sandbox: Sandbox) -> None:
     """09.1 A retry is a new message with the same task id, on the queue that the task came from."""
     result = retry_fixed_delay.apply_async((1, 60), queue="basic")
     assert retry_fixed_delay.delay(0).id != result.id  # its usual queue is another
-    assert [len(xray(queue).messages) for queue in ("basic", "advanced")] == [1, 1]
+    assert [waiting("basic"), waiting("advanced")] == [1, 1]
     [first] = xray("basic").messages
     start(sandbox)
     retry = wait_for_retry(result).message
@@ -60,15 +47,21 @@ def test_a_retry_is_a_message(sandbox: Sandbox) -> None:
     assert retry.properties["delivery_tag"] != first.properties["delivery_tag"]
 
 
-def test_a_retry_that_waits(sandbox: Sandbox) -> None:
-    """09.2 While a retry waits, a worker holds its message unacknowledged, and no slot is occupied."""
-    start(sandbox)
-    waiting = [retry_fixed_delay.delay(1, 600) for _ in range(10)]
-    wait_for("ten retries", lambda: all(result.state == "RETRY" for result in waiting))
-    assert add.delay(1, 1).get(timeout=20) == 2
-    wait_for("only the retries are held", lambda: xray().unacknowledged_total == 10)
-    assert {held.message.headers["retries"] for held in xray().unacknowledged} == {1}
-    assert [len(xray(queue).messages) for queue in ("basic", "advanced")] == [0, 0]
+def test_a_retry_that_waits(sandbox: Sandbox, tmp_path: Path) -> None:
+    """09.2 While a retry waits, a worker holds its message unacknowledged, and its whole concurrency is free
+    for other tasks.
+    """
+    start(sandbox, concurrency=2)
+    results = [retry_fixed_delay.delay(1, 600) for _ in range(10)]
+    wait_for("ten retries", lambda: states(results) == ["RETRY"] * 10)
+    runs, release = tmp_path / "runs", tmp_path / "release"
+    others = [mark_and_wait.delay(str(runs), str(release)) for _ in range(2)]
+    wait_for("two others run at once", lambda: len(set(lines(runs))) == 2)
+    release.touch()
+    assert [result.get(timeout=20) for result in others] == ["released"] * 2
+    wait_for("only the retries are left", lambda: unacknowledged() == 10)
+    assert {taken.message.headers["retries"] for taken in xray().unacknowledged} == {1}
+    assert waiting() == 0
 
 
 def test_max_retries_counts_retries(sandbox: Sandbox) -> None:
@@ -99,10 +92,9 @@ def test_a_swallowed_retry(sandbox: Sandbox) -> None:
     worker = start(sandbox)
     result = swallow_retry.delay(1)
     assert result.get(timeout=20) == "fallback"
-    succeeded = re.compile(rf"\[{result.id}\] succeeded in .*: '(.*)'")
-    wait_for("two runs", lambda: len(succeeded.findall(worker.log.read_text())) == 2)
-    answers = ["fallback", "the service answered at attempt 2"]
-    assert succeeded.findall(worker.log.read_text()) == answers
+    ended = [line for line in log_lines(worker, result.id, times=2) if "succeeded" in line]
+    answers = ["'fallback'", "'the service answered at attempt 2'"]
+    assert [line.rpartition("s: ")[2] for line in ended] == answers
     assert (result.state, result.get(timeout=20)) == ("SUCCESS", "fallback")
     assert swallow_retry.AsyncResult(result.id).get(timeout=20) == "fallback"
 
@@ -123,7 +115,7 @@ def test_the_default_delay(sandbox: Sandbox) -> None:
     assert retry_by_default.default_retry_delay == 180
     slow, quick = retry_by_default.delay(1), retry_without_error.delay(0)
     assert quick.get(timeout=20) == "the service answered at attempt 1"
-    wait_for("the retry", lambda: waits_of(worker, slow.id) == [180])
+    wait_for("the retry", lambda: retry_waits(worker, slow.id) == [180])
 
 
 def test_jitter(sandbox: Sandbox) -> None:
@@ -131,9 +123,11 @@ def test_jitter(sandbox: Sandbox) -> None:
     0 to the full wait.
     """
     worker = start(sandbox)
-    results = [retry_after_one_second.delay(1) for _ in range(40)]
-    wait_for("all retries", lambda: all(waits_of(worker, result.id) for result in results))
-    assert {waits_of(worker, result.id)[0] for result in results} == {0, 1}
+    results = [retry_after_one_second.delay(3) for _ in range(60)]
+    wait_for("all answers", lambda: states(results) == ["SUCCESS"] * 60, seconds=60)
+    waits = [retry_waits(worker, result.id) for result in results]
+    for retry, full in enumerate((1, 2, 4)):  # that one of them is missing happens once in 100,000 times
+        assert {wait[retry] for wait in waits} == set(range(full + 1))
 
 
 def test_copies_of_a_retry(drill_sandbox: Sandbox) -> None:
@@ -141,6 +135,7 @@ def test_copies_of_a_retry(drill_sandbox: Sandbox) -> None:
     copy of the retry sends retries of its own.
     """
     worker = start(drill_sandbox)
-    result = retry_fixed_delay.delay(99, 6)
+    long, short = retry_fixed_delay.delay(99, 6), retry_fixed_delay.delay(99, 0.1)
     # One task that is delivered once sends three retries, and the last of its four runs fails.
-    wait_for("more retries", lambda: len(waits_of(worker, result.id)) > 3, seconds=60)
+    wait_for("more retries", lambda: len(retry_waits(worker, long.id)) > 3, seconds=60)
+    assert len(retry_waits(worker, short.id)) == 3

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image
 
+from lab.evidence import log_lines, most_at_once
 from lab.mail_server import Fault, fail_next, history, received
-from lab.notebook import log_lines
 from lab.sandbox import Sandbox
 from lab.timeline import Timeline
 from lab.wrong_tasks import count_bytes
 from lab.xray import xray
-from services.images import MAX_PIXELS
+from services.image_files import MAX_PIXELS
 from services.mail import PermanentMailError
 from tasks.realworld_tasks import process_folder, process_image, send_email
 from tests.waiting import wait_for, wait_until_idle
@@ -86,7 +86,7 @@ def test_each_delivery_has_the_same_message_id(
     sent = send_email.delay(*LETTER)
     wait_for("the server has the mail", lambda: received(mailbox))
     worker.kill()
-    monkeypatch.setenv("SMTP_TIMEOUT_SECONDS", "1")  # twice that, and the dead worker's claim is void
+    monkeypatch.setenv("SMTP_TIMEOUT_SECONDS", "1")  # four times that, and the dead worker's claim is void
     drill_sandbox.start_worker([QUEUE])
     sent.get(timeout=60)
     # Two copies came, and the server says that they have the same Message-ID.
@@ -142,7 +142,7 @@ def test_a_picture_in_a_message(sandbox: Sandbox, size: int) -> None:
     result = count_bytes.delay(picture)
     [message] = xray("basic").messages
     assert 16 / 9 * size < message.size < 16 / 9 * size + 5_000  # and some headers
-    sandbox.start_worker(["basic"], options=["--include", "lab.wrong_tasks"])
+    sandbox.start_worker(["basic"], include=["lab.wrong_tasks"])
     assert result.get(timeout=20) == size
 
 
@@ -207,13 +207,11 @@ def test_a_group_is_spread_over_the_children(sandbox: Sandbox, data: Path, child
     """
     for number in range(6):
         Image.new("RGB", (600, 400), (30 * number, 90, 30)).save(data / f"images/photo{number}.jpg")
-    sandbox.start_worker([QUEUE], options=["--concurrency", str(children)])
+    sandbox.start_worker([QUEUE], concurrency=children)
     with Timeline() as timeline:
         result = process_folder("images", LARGER).delay()
         runs = timeline.wait_for(result, seconds=60)
-    spans = [(run.started or 0.0, run.ended or 0.0) for run in runs]
-    at_each_start = [sum(begin <= start < end for begin, end in spans) for start, _ in spans]
-    assert max(at_each_start) == children
+    assert most_at_once(runs) == children
 
 
 def test_a_worker_that_is_killed_while_it_writes(sandbox: Sandbox, data: Path) -> None:

@@ -2,21 +2,32 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+from celery import chain, chord, group
 from celery.exceptions import NotRegistered, QueueNotFound
-from kombu.exceptions import EncodeError
+from kombu.exceptions import EncodeError, OperationalError
+from redis.exceptions import ReadOnlyError
 
-from celery_app import QUEUES, app
+from broker import broker_channel
+from celery_app import app
+from lab.evidence import waiting
 from lab.sandbox import Sandbox
 from monitor import get_queue_length, monitor_task, purge_queue
-from settings import ROOT
+from settings import ROOT, Settings, without_password
 from tasks.advanced_tasks import fetch_data, idempotent_task, robust_task
-from tasks.basic_tasks import add, simple_calculation, task_with_progress
+from tasks.basic_tasks import add, count_words, simple_calculation, task_with_progress
+from tests.helper_tasks import retry_at
 from tests.waiting import wait_for
 
 
@@ -27,41 +38,184 @@ def worker_sandbox(sandbox: Sandbox) -> Sandbox:
     return sandbox
 
 
-def waiting(sandbox: Sandbox) -> int:
-    return sum(get_queue_length(queue)["waiting"] for queue in QUEUES)
-
-
 # --- refused where the task is called: nothing enters a queue ---
 
 
 def test_a_missing_argument(sandbox: Sandbox) -> None:
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'b'"):
         add.delay(1)
-    assert waiting(sandbox) == 0
+    assert waiting() == 0
 
 
 def test_an_argument_that_json_cannot_hold(sandbox: Sandbox) -> None:
     with pytest.raises(EncodeError, match="Object of type object is not JSON serializable"):
         add.delay(object(), 1)
-    assert waiting(sandbox) == 0
+    assert waiting() == 0
 
 
-def test_a_negative_countdown(sandbox: Sandbox) -> None:
-    with pytest.raises(ValueError, match=r"countdown=-1: must be 0 or more"):
-        add.apply_async(args=[1, 2], countdown=-1)
-    assert waiting(sandbox) == 0
+NAIVE = datetime(2030, 1, 1, 12)
+WRONG_OPTIONS = [
+    ({"countdown": -1}, "countdown=-1: must be 0 or more"),
+    (
+        {"eta": NAIVE},
+        r"eta=datetime.datetime\(2030, 1, 1, 12, 0\): has no time zone; use datetime.now\(UTC\)",
+    ),
+    ({"eta": "2030-01-01T12:00:00"}, "eta='2030-01-01T12:00:00': has no time zone"),
+    ({"eta": "2030-01-01"}, "eta='2030-01-01': has no time zone"),
+    ({"eta": "tomorrow"}, "eta='tomorrow': not a date and time"),
+    ({"eta": date(2030, 1, 1)}, r"eta=datetime.date\(2030, 1, 1\): not a date and time"),
+    ({"eta": 300}, "eta=300: not a date and time.*countdown=300"),
+    ({"expires": NAIVE}, "expires=.*: has no time zone; .*expires=300"),
+    ({"expires": "2030-01-01T12:00:00"}, "expires=.*: has no time zone"),
+    ({"priority": 10}, "priority=10: must be a whole number from 0, served first, to 9"),
+    ({"priority": -1}, "priority=-1: must be"),
+    ({"priority": "high"}, "priority='high': must be"),
+    ({"priority": 3.0}, "priority=3.0: must be"),
+    ({"priority": True}, "priority=True: must be"),
+]
+
+# Each way on which a task and its options travel.
+WAYS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "apply_async": lambda wrong: add.apply_async((1, 2), **wrong),
+    "send_task": lambda wrong: app.send_task("tasks.basic_tasks.add", (1, 2), **wrong),
+    "signature": lambda wrong: add.s(1, 2).set(**wrong).delay(),
+    "signature, when sent": lambda wrong: add.s(1, 2).apply_async(**wrong),
+    "group": lambda wrong: group(add.s(1, 2), add.s(3, 4)).apply_async(**wrong),
+    "chain": lambda wrong: chain(add.s(1, 2), add.s(3)).apply_async(**wrong),
+    "a later step": lambda wrong: chain(add.s(1, 2), add.s(3).set(**wrong)).delay(),
+    "a step behind a group": lambda wrong: chain(
+        add.s(1, 2), group(add.s(3), add.s(4)), add.si(5, 6), add.s(7).set(**wrong)
+    ).delay(),
+    "the body of a chord": lambda wrong: chord([add.s(1, 2)], add.si(3, 4).set(**wrong)).delay(),
+    "a callback": lambda wrong: add.apply_async((1, 2), link=add.s(3).set(**wrong)),
+    "an error callback": lambda wrong: add.apply_async((1, 2), link_error=add.si(3, 4).set(**wrong)),
+}
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG_OPTIONS, ids=str)
+@pytest.mark.parametrize("way", ["apply_async", "send_task", "a later step"])
+def test_an_option_that_celery_would_misunderstand(
+    sandbox: Sandbox, way: str, wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        WAYS[way](wrong)
+    assert waiting() == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("wrong", [{"eta": NAIVE}, {"priority": 12}], ids=["eta", "priority"])
+def test_such_an_option_on_every_way(sandbox: Sandbox, way: str, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"has no time zone|must be a whole number"):
+        WAYS[way](wrong)
+    assert waiting() == 0
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        {"countdown": 0},
+        {"eta": datetime(2020, 1, 1, tzinfo=UTC)},
+        {"eta": datetime(2020, 1, 1, tzinfo=ZoneInfo("Asia/Shanghai"))},
+        {"eta": "2020-01-01T12:00:00+08:00"},
+        {"eta": "2020-01-01T12:00:00Z"},
+        {"expires": 60.5},
+        {"expires": "2099-01-01T12:00:00Z"},
+        {"priority": 9},
+        {"eta": None, "expires": None, "priority": None, "countdown": None},
+    ],
+    ids=str,
+)
+def test_the_right_options_are_taken_on_every_way(sandbox: Sandbox, right: dict[str, Any]) -> None:
+    for send in WAYS.values():
+        send(right)
+    assert waiting() >= len(WAYS)
+
+
+def test_a_wrong_priority_where_the_task_is_defined() -> None:
+    with pytest.raises(ValueError, match="priority='high': must be a whole number"):
+
+        @app.task(priority="high", lazy=False)  # type: ignore[untyped-decorator, call-overload]
+        def urgent() -> None:
+            """Do it now."""
+
+
+def test_a_retry_with_a_naive_eta_fails_and_says_so(sandbox: Sandbox) -> None:
+    sandbox.start_worker(["basic"], include=["tests.helper_tasks"])
+    with pytest.raises(ValueError, match="has no time zone"):
+        retry_at.delay("2030-01-01T12:00:00").get(timeout=10)
+
+
+def test_arguments_that_look_like_a_signature_are_left_alone(sandbox: Sandbox) -> None:
+    data = {"subtask_type": None, "task": "celery.chord", "options": {"priority": 99}, "kwargs": {}}
+    chain(count_words.s("a"), count_words.si(str(data)), add.si(1, b=data)).delay()
+    assert waiting() == 1
+
+
+@pytest.mark.parametrize("error", [ConnectionError("mine"), OperationalError("mine")], ids=repr)
+def test_an_error_of_a_task_that_runs_eagerly_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setitem(app.conf, "task_always_eager", True)
+    monkeypatch.setitem(app.conf, "task_eager_propagates", True)
+
+    @app.task(lazy=False)
+    def fail() -> None:
+        """Raise what is given."""
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        fail.delay()
+    assert str(caught.value) == "mine"
+    with pytest.raises(ValueError, match="has no time zone"):
+        fail.apply_async(eta=NAIVE)
+    app.tasks.unregister(fail.name)
+
+
+def test_an_error_that_the_caller_handles_is_not_taken_for_the_brokers(sandbox: Sandbox) -> None:
+    def call_in_a_handler() -> None:
+        try:
+            raise ReadOnlyError("of another server")
+        except ReadOnlyError:
+            add.apply_async((1, 2), connection=app.connection_for_write("redis://127.0.0.1:1/0"))
+
+    with pytest.raises(OperationalError, match=r"The broker at redis://.*127\.0\.0\.1:1/0 does not answer"):
+        call_in_a_handler()
+
+
+def test_an_error_while_looking_at_the_broker_is_not_taken_for_the_brokers(sandbox: Sandbox) -> None:
+    for error in (KeyError("mine"), OSError("mine")):
+        with pytest.raises(type(error), match="mine"), broker_channel():
+            raise error
+
+
+def test_the_monitor_takes_a_result_as_well_as_an_id(worker_sandbox: Sandbox) -> None:
+    result = add.delay(4, 5)
+    result.get(timeout=10)
+    assert monitor_task(result) == monitor_task(result.id)
+    assert monitor_task(result)["result"] == 9
+
+
+@pytest.mark.parametrize("wrong", [None, 7, b"id"], ids=repr)
+def test_the_monitor_refuses_what_is_neither(sandbox: Sandbox, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"task={wrong!r}: give the id of one task, or its AsyncResult"):
+        monitor_task(wrong)
+
+
+def test_the_monitor_refuses_the_result_of_a_group(sandbox: Sandbox) -> None:
+    with pytest.raises(TypeError, match="give the id of one task"):
+        monitor_task(group(add.s(1, 2), add.s(3, 4)).delay())
 
 
 def test_a_queue_that_does_not_exist(sandbox: Sandbox) -> None:
     with pytest.raises(QueueNotFound, match="'baisc'"):
         add.apply_async(args=[1, 2], queue="baisc")
-    assert waiting(sandbox) == 0
+    assert waiting() == 0
 
 
 def test_a_name_that_no_task_has(sandbox: Sandbox) -> None:
     with pytest.raises(NotRegistered, match=r"tasks\.basic_tasks\.ad.*Correct the name"):
         app.send_task("tasks.basic_tasks.ad", args=[1, 2])
-    assert waiting(sandbox) == 0
+    assert waiting() == 0
 
 
 # --- refused by the worker: the task fails with the field, the value and the remedy ---
@@ -176,45 +330,173 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return run(sys.executable, "-c", code, **environment)
 
 
-@pytest.mark.parametrize("url", ["reids://localhost/0", "localhost:6379", "http://localhost"])
-def test_a_misspelled_broker_url(url: str) -> None:
-    program = python("import celery_app", CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND="redis://localhost/1")
+RESULTS = {"CELERY_RESULT_BACKEND": "redis://localhost/1"}
+
+
+def refused(tmp_path: Path, **environment: str) -> str:
+    """Return the one line with which the settings refuse these variables. No .env is read."""
+    shutil.copy(ROOT / "settings.py", tmp_path)
+    program = subprocess.run(
+        [sys.executable, "settings.py"],
+        env=os.environ | environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert program.returncode == 2
-    assert program.stderr.startswith(f"Setting refused: CELERY_BROKER_URL={url!r}")
-    assert "redis://" in program.stderr
-    assert len(program.stderr.splitlines()) == 1
-
-
-def test_a_url_whose_password_has_a_slash_is_refused_and_the_password_not_shown() -> None:
-    program = python("import celery_app", CELERY_BROKER_URL="redis://:sec/ret@localhost:6379/0")
-    assert program.returncode == 2
-    assert program.stderr.startswith("Setting refused: CELERY_BROKER_URL='redis://**@localhost:6379/0'")
-    assert "write %2F for /" in program.stderr
-
-
-def test_a_broker_url_without_a_result_backend() -> None:
-    program = python("import celery_app", CELERY_BROKER_URL="redis://localhost/0")
-    assert program.returncode == 2
-    assert "set CELERY_RESULT_BACKEND too" in program.stderr
+    [line] = program.stderr.splitlines()
+    return line
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("url", "reason"),
     [
-        ("CELERY_PROFIL=fast", "CELERY_PROFIL in .env is not a setting"),
-        ("PERIODIC_TASK_SECONDS=soon", "PERIODIC_TASK_SECONDS='soon'"),
-        ("PERIODIC_TASK_SECONDS=-1", "PERIODIC_TASK_SECONDS='-1': Input should be greater than 0"),
+        ("reids://localhost/0", "the URL starts with 'reids'; use one of redis://"),
+        ("REDIS://localhost/0", "the URL starts with 'REDIS'; use one of redis://"),
+        ("localhost:6379", "the URL starts with 'no scheme'"),
+        ("http://localhost", "the URL starts with 'http'"),
+        ("redis://localhost/zero", "after the host stands the number of a database"),
+        ("redis://localhost/0/", "after the host stands the number of a database"),
+        ("redis://localhost/-1", "after the host stands the number of a database"),
+        ("redis://localhost:6379a/0", "host or port cannot be read"),
+        ("redis://localhost:0/0", "host or port cannot be read"),
+        ("redis://localhost:65536/0", "host or port cannot be read"),
+        ("redis://[::1/0", "host or port cannot be read"),
+        ("redis+socket://tmp/redis.sock", "name the socket with its whole path: redis+socket:///path"),
+        ("redis+socket://", "name the socket with its whole path"),
+        ("redis+socket:///" + "x" * 107, "the path of a socket may have 107 bytes"),
+        (
+            "redis+socket:///tmp/redis.sock?virtual_host=one",
+            "write the number of the database as ?virtual_host=0",
+        ),
+        ("redis+socket:///tmp/redis.sock?db=1", "write the number of the database as ?virtual_host=0"),
+        ("redis://one/0;amqp://two", "of several servers all must have one scheme"),
+        ("sentinel://one:26379/0;sentinel://two:x/0", "host or port cannot be read"),
+        ("sentinel://one:26379/0;", "the URL starts with 'no scheme'"),
     ],
 )
-def test_a_bad_line_in_the_env_file(tmp_path: Path, line: str, message: str) -> None:
-    (tmp_path / ".env").write_text(line + "\n")
-    (tmp_path / "settings.py").write_text((ROOT / "settings.py").read_text())
-    program = subprocess.run(
-        [sys.executable, "settings.py"], cwd=tmp_path, capture_output=True, text=True, timeout=30
-    )
-    assert program.returncode == 2
-    assert message in program.stderr
-    assert len(program.stderr.splitlines()) == 1
+def test_a_broker_url_that_cannot_work(tmp_path: Path, url: str, reason: str) -> None:
+    line = refused(tmp_path, CELERY_BROKER_URL=url, **RESULTS)
+    assert line.startswith(f"Setting refused: CELERY_BROKER_URL={url!r}: {reason}")
+
+
+def test_results_on_several_servers_without_sentinel(tmp_path: Path) -> None:
+    broker, results = "redis://one/0;redis://two/0", "redis://one/1;redis://two/1"
+    line = refused(tmp_path, CELERY_BROKER_URL=broker, CELERY_RESULT_BACKEND=results)
+    assert "CELERY_RESULT_BACKEND" in line
+    assert "for results sentinel://" in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:top/secret@localhost:6379/0",
+        "redis://user:top#secret@localhost:6379/0",
+        "redis://:top?secret@localhost/0",
+        "redis://:topsecret@localhost:port/0",
+        "redis://:%74opsecret@localhost/zero",
+        "redis:topsecret@localhost",
+        ":topsecret@localhost:6379",
+        "rdis://:topsecret@localhost",
+        "sentinel://:topsecret@one/0;sentinel://:top/secret@two/0",
+        "sentinel://:topsecret@one/0;sentinel://:topsecret@two/zero",
+        "redis://localhost/zero?password=topsecret",
+    ],
+)
+@pytest.mark.parametrize("name", ["CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "DATABASE_URL"])
+def test_a_password_in_a_url_that_is_refused_is_not_shown(tmp_path: Path, name: str, url: str) -> None:
+    line = refused(tmp_path, **{name: url})
+    assert not re.search(r"secret|%74op", line)
+    assert f"{name}=" in line
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:secret@one:6379/0", "redis://:**@one:6379/0"),
+        ("rediss://user:p%40ss@one/0?ssl_cert_reqs=none", "rediss://user:**@one/0?ssl_cert_reqs=none"),
+        ("redis://:p@ss:word@one/0", "redis://:**@one/0"),
+        ("sentinel://:a@one/0;sentinel://:b@two/0", "sentinel://:**@one/0;sentinel://:**@two/0"),
+        ("redis+socket://:secret@/tmp/redis.sock", "redis+socket://:**@/tmp/redis.sock"),
+        ("redis://one/0?password=secret", "redis://one/0?password=**"),
+        ("redis://one:6379/0", "redis://one:6379/0"),
+    ],
+)
+def test_a_url_is_shown_without_its_passwords(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+
+
+def test_a_broker_url_without_a_result_backend(tmp_path: Path) -> None:
+    assert "set CELERY_RESULT_BACKEND too" in refused(tmp_path, CELERY_BROKER_URL="redis://localhost/0")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("TIMEZONE", "Asia/Beijing", "no such time zone; use a name such as Asia/Shanghai"),
+        ("TIMEZONE", "asia/shanghai", "no such time zone; the nearest is Asia/Shanghai"),
+        ("TIMEZONE", "Europe", "no such time zone"),
+        ("TIMEZONE", "../UTC", "no such time zone"),
+        ("CELERY_PROFILE", "quick", "Input should be 'reliable', 'fast' or 'drill'"),
+        ("PERIODIC_TASK_SECONDS", "soon", "Input should be a valid number"),
+        ("PERIODIC_TASK_SECONDS", "-1", "Input should be greater than or equal to 0.1"),
+        ("PERIODIC_TASK_SECONDS", "nan", "Input should be less than or equal to 31622400"),
+        ("PERIODIC_TASK_SECONDS", "inf", "Input should be less than or equal to 31622400"),
+        ("PERIODIC_TASK_SECONDS", "1e12", "Input should be less than or equal to 31622400"),
+        ("SMTP_TIMEOUT_SECONDS", "inf", "Input should be less than or equal to 3600"),
+        ("SMTP_PORT", "65536", "Input should be less than 65536"),
+        ("SMTP_HOST", "smtp://localhost", "write only the host's name or address; the port is SMTP_PORT"),
+        ("SMTP_HOST", "localhost:25", "write only the host's name or address; the port is SMTP_PORT"),
+        ("MAIL_FROM", "nobody", "write an address such as shop@example.org"),
+        ("MAIL_FROM", "Shop <shop@example.org>", "write an address such as shop@example.org"),
+        ("FLOWER_USER", "ada:admin", "a colon ends the user name in a login"),
+        ("FLOWER_USER", "Zoë", "use ASCII characters only"),
+        ("DATABASE_URL", "sqlite://", "name a file that all processes share"),
+        ("DATABASE_URL", "sqlite:///:memory:", "name a file that all processes share"),
+        ("DATABASE_URL", "postgresql://localhost:port/shop", "host or port cannot be read"),
+        ("STATE_DIR", "settings.py", "settings.py is a file; name a folder"),
+        ("DATA_DIR", "settings.py/data", "settings.py is a file; name a folder"),
+        ("SANDBOX_DIR", "~nobody-has-this-name/s", "no such user's home; write the whole path"),
+    ],
+)
+def test_a_value_that_cannot_work(tmp_path: Path, name: str, value: str, reason: str) -> None:
+    line = refused(tmp_path, **{name: value})
+    assert line.startswith(f"Setting refused: {name}={value!r}: ")
+    assert reason in line
+
+
+def test_a_password_that_is_refused_is_not_shown(tmp_path: Path) -> None:
+    line = refused(tmp_path, FLOWER_PASSWORD="geheim-ä")
+    assert line == "Setting refused: FLOWER_PASSWORD=**: use ASCII characters only."
+
+
+@pytest.mark.parametrize("empty", ["", "  "], ids=repr)
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_an_empty_variable_means_the_default_and_beats_a_line_in_the_env_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, empty: str
+) -> None:
+    for other in Settings.model_fields:
+        monkeypatch.delenv(other.upper(), raising=False)
+    monkeypatch.setenv(name.upper(), empty)
+    (tmp_path / ".env").write_text(f"{name.upper()}=nonsense\n")
+    found = Settings(_env_file=tmp_path / ".env")  # type: ignore[call-arg]
+    assert getattr(found, name) == Settings.model_fields[name].default
+
+
+def test_an_empty_line_in_the_env_file_means_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    (tmp_path / ".env").write_text("".join(f"{name.upper()}=\n" for name in Settings.model_fields))
+    found = Settings(_env_file=tmp_path / ".env")  # type: ignore[call-arg]
+    assert found.model_dump() == Settings(_env_file=None).model_dump()  # type: ignore[call-arg]
+
+
+def test_a_line_in_the_env_file_that_is_not_a_setting(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("CELERY_PROFIL=fast\n")
+    assert "CELERY_PROFIL in .env is not a setting" in refused(tmp_path)
 
 
 def test_a_second_worker_with_the_same_name(sandbox: Sandbox) -> None:

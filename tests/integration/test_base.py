@@ -10,7 +10,7 @@ from tests.helper_tasks import fail_in_the_loop, retry_twice
 
 @pytest.fixture(autouse=True)
 def worker(sandbox: Sandbox) -> None:
-    sandbox.start_worker(["basic"], options=["--include", "tests.helper_tasks"])
+    sandbox.start_worker(["basic"], include=["tests.helper_tasks"])
 
 
 def test_an_async_task_can_retry() -> None:

@@ -20,7 +20,7 @@ from tasks.basic_tasks import add
 from tests.helper_tasks import mark_and_wait, process_id
 from tests.waiting import lines, wait_for
 
-HELPERS = ["--include", "tests.helper_tasks"]
+HELPERS = ["tests.helper_tasks"]
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_the_child_that_runs_a_task_is_killed_and_the_worker_lives(sandbox: Sandbox, tmp_path: Path) -> None:
-    worker = sandbox.start_worker(["basic"], options=HELPERS)
+    worker = sandbox.start_worker(["basic"], include=HELPERS)
     result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
     [pid] = wait_for("it runs", lambda: lines(tmp_path / "runs"))
     wait_for("the worker knows", lambda: result.state == "STARTED")
@@ -48,7 +48,7 @@ def test_the_child_that_runs_a_task_is_killed_and_the_worker_lives(sandbox: Sand
 
 
 def test_any_child_is_killed_and_replaced(sandbox: Sandbox) -> None:
-    worker = sandbox.start_worker(["basic"], options=HELPERS)
+    worker = sandbox.start_worker(["basic"], include=HELPERS)
     pid = kill_child(worker)
     wait_for("the child is gone", lambda: not psutil.pid_exists(pid))
     assert process_id.delay().get(timeout=20) != pid
@@ -63,7 +63,7 @@ def test_a_task_that_does_not_run_has_no_child_to_kill(sandbox: Sandbox) -> None
 
 
 def test_a_pool_without_children_is_told(sandbox: Sandbox) -> None:
-    worker = sandbox.start_worker(["basic"], options=["--pool", "solo"])
+    worker = sandbox.start_worker(["basic"], pool="solo")
     with pytest.raises(SandboxError, match="has no pool child to kill"):
         kill_child(worker)
     assert add.delay(1, 2).get(timeout=10) == 3

@@ -88,7 +88,7 @@ def test_nobody_sees_it_without_the_token(server: Terminal) -> None:
 
 
 def test_the_sandbox_that_was_opened_last_is_shown(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.jupyter.settings", Settings(sandbox_dir=room / "sandbox"))
+    monkeypatch.setattr("lab.jupyter.extension.settings", Settings(sandbox_dir=room / "sandbox"))
     assert newest_sandbox() is None
     for moment, name in enumerate(["sandbox", "sandbox-12", "sandbox-7"]):
         (room / name).mkdir()

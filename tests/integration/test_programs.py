@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,37 @@ def test_worker_beat_and_example_meet_on_one_broker_and_ctrl_c_ends_each(
     assert "Broker: the sandbox's own" in worker_log.read_text()
 
 
+def test_of_several_beats_in_one_folder_one_runs_and_after_its_crash_the_next(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    def beat(number: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "celery", "-A", "celery_app", "beat", "--loglevel", "info"]
+        return start(sandbox.folder, tmp_path / str(number), *command, STATE_DIR=str(tmp_path / "state"))
+
+    def text(number: int) -> str:
+        return (tmp_path / str(number)).read_text()
+
+    beats = {number: beat(number) for number in range(3)}  # at the same moment
+    try:
+        wait_for("two have ended", lambda: sum(one.poll() is not None for one in beats.values()) == 2, 40)
+        [(running, survivor)] = [(number, one) for number, one in beats.items() if one.poll() is None]
+        for number in set(beats) - {running}:
+            assert beats[number].returncode == 1
+            assert re.findall(
+                r"A beat runs already, process .*: it has .*celerybeat-schedule\.", text(number)
+            )
+            assert "Traceback" not in text(number)
+        wait_for("it runs", lambda: "beat: Starting" in text(running), 40)
+        survivor.kill()
+        survivor.wait()
+        beats[3] = beat(3)
+        wait_for("the next one runs", lambda: "beat: Starting" in text(3), 40)
+    finally:
+        for one in beats.values():
+            one.kill()
+            one.wait()
+
+
 def test_a_worker_script_serves_the_queues_it_is_told_and_passes_options_on(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -172,6 +204,18 @@ def test_flower_listens_on_loopback_only_and_asks_for_a_password(folder: Path, t
         flower.wait(timeout=30)
 
 
+def test_a_second_flower_on_a_port_names_the_port_in_one_line(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        port = first.getsockname()[1]
+        flower = run(folder, "./start_flower.sh", f"--port={port}")
+    assert flower.returncode == 1
+    broker, line = flower.stderr.splitlines()
+    assert broker.startswith("Broker: ")
+    assert line.startswith(f"Flower cannot listen on port {port} of 127.0.0.1: Address already in use.")
+    assert line.endswith("--port=5556")
+    assert flower.stdout == ""
+
+
 def test_flower_beyond_loopback_needs_a_password_of_ones_own(folder: Path) -> None:
     flower = run(folder, "./start_flower.sh", "--address=0.0.0.0", "--port=0")
     assert flower.returncode == 1
@@ -204,6 +248,7 @@ def copy(tmp_path: Path) -> Path:
         "pyproject.toml",
         "celery_app.py",
         "settings.py",
+        "transport.py",
         "broker.py",
         "monitor.py",
     ):

@@ -1,19 +1,25 @@
 """The timeline tells what workers did: retries, failures, redeliveries, waits; also when events are lost."""
 
+import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
-from celery import chain, chord, group
-from celery.result import ResultBase
+from celery import chord, group
+from celery.events.event import get_exchange
+from kombu import Producer
+from kombu.exceptions import OperationalError
 
+from celery_app import app
 from lab.chart import chart
-from lab.diagram import diagram
 from lab.runs import Event, Run, runs_of
 from lab.sandbox import Sandbox, Worker
 from lab.timeline import Timeline
@@ -26,16 +32,14 @@ from tasks.advanced_tasks import (
     robust_task,
     summarize,
 )
-from tasks.basic_tasks import add, describe_request, greet
+from tasks.basic_tasks import add, describe_request
 from tests.helper_tasks import mark_and_wait, replace_itself
 from tests.waiting import lines, wait_for
-
-HELPERS = ["--include", "tests.helper_tasks"]
 
 
 @pytest.fixture
 def worker(sandbox: Sandbox) -> Worker:
-    return sandbox.start_worker(["basic", "advanced"], options=HELPERS)
+    return sandbox.start_worker(["basic", "advanced"], include=["tests.helper_tasks"])
 
 
 @pytest.fixture
@@ -122,12 +126,12 @@ def test_two_workers_have_a_part_of_the_chart_each(sandbox: Sandbox, timeline: T
 
 
 def test_a_redelivery_is_a_run_of_its_own(drill_sandbox: Sandbox, tmp_path: Path) -> None:
-    drill_sandbox.start_worker(["basic"], name="first", options=HELPERS)
+    drill_sandbox.start_worker(["basic"], name="first", include=["tests.helper_tasks"])
     with Timeline() as timeline:
         result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
         wait_for("it runs", lambda: [run for run in timeline.runs if run.started])
         drill_sandbox.worker.kill()
-        drill_sandbox.start_worker(["basic"], name="second", options=HELPERS)
+        drill_sandbox.start_worker(["basic"], name="second", include=["tests.helper_tasks"])
         wait_for("it runs again", lambda: len(lines(tmp_path / "runs")) == 2, seconds=30)
         (tmp_path / "release").touch()
         lost, *others = timeline.wait_for(result)  # on a slow machine it may come more than twice
@@ -135,14 +139,14 @@ def test_a_redelivery_is_a_run_of_its_own(drill_sandbox: Sandbox, tmp_path: Path
     assert all(run.redelivered and run.retries == 0 for run in others)
     assert "succeeded" in [run.outcome for run in others]
     text = timeline.text()
-    assert {"? no end seen", "D delivered again"} <= set(text.splitlines()[-2].split("  "))
-    assert text.splitlines()[-1].endswith(f"; {len(others)} delivered again.")
+    assert {"? no end seen", "D redelivered"} <= set(text.splitlines()[-2].split("  "))
+    assert text.splitlines()[-1].endswith(f"; {len(others)} redelivered.")
 
 
 def test_one_task_that_runs_twice_at_once_keeps_its_runs_apart(
     drill_sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    drill_sandbox.start_worker(["basic"], options=HELPERS)
+    drill_sandbox.start_worker(["basic"], include=["tests.helper_tasks"])
     with Timeline() as timeline:
         result = mark_and_wait.delay(str(tmp_path / "runs"), str(tmp_path / "release"))
         wait_for("it runs twice", lambda: len(lines(tmp_path / "runs")) == 2, seconds=30)
@@ -267,6 +271,113 @@ def test_it_goes_on_after_a_restart_of_the_broker_and_says_so(tmp_path: Path) ->
     assert program.stdout.startswith("The connection to the broker was lost (")
 
 
+# --- what other programs write into the events ---
+
+
+def publish(event: object) -> None:
+    """Publish something where events go, as a program of another kind may do."""
+    body = event if isinstance(event, bytes) else json.dumps(event).encode()
+    with app.connection_for_write() as connection:
+        Producer(connection.default_channel, exchange=get_exchange(connection)).publish(
+            body, content_type="application/json", content_encoding="utf-8", routing_key="task.sent"
+        )
+
+
+NOW = 1_700_000_000.0
+ODD_EVENTS: list[object] = [
+    *(b"not JSON", b"\xff", b"NaN", 3, None, [], ["task-sent"], {}, {"type": 3}, {"type": "task-sent"}),
+    {"type": "task-sent", "uuid": ["x"], "timestamp": NOW},
+    {"type": "task-received", "uuid": "x", "timestamp": "now"},
+    {"type": "task-received", "uuid": "x", "timestamp": math.nan},
+    {"type": "task-received", "uuid": "x", "timestamp": 10**400},
+    [{"type": "task-started", "uuid": "x"}, 3],
+]
+UNDERSTOOD: list[dict[str, Any]] = [
+    {"type": "worker-heartbeat"},
+    {"type": "task-of-our-own", "uuid": "a", "timestamp": NOW},
+    {"type": "task-received", "uuid": "b", "timestamp": NOW},
+    {"type": "task-sent", "uuid": "c", "timestamp": NOW, "retries": "many", "name": {"x": 1}},
+    {"type": "task-started", "uuid": "d", "timestamp": NOW, "hostname": 3, "parent_id": ["x"], "root_id": 3},
+    {"type": "task-succeeded", "uuid": "e", "timestamp": NOW, "runtime": "long"},
+    {"type": "task-succeeded", "uuid": "f", "timestamp": NOW, "runtime": 1e300},
+    {"type": "task-failed", "uuid": "g", "timestamp": NOW, "exception": ["x"], "utcoffset": "west"},
+    {"type": "task-retried", "uuid": "h", "timestamp": NOW, "clock": "late", "pid": None},
+    {
+        "type": "task-received",
+        "uuid": "$x$",
+        "timestamp": NOW,
+        "name": "$\\bad$\x00\x1b[2J",
+        "hostname": "<&>",
+    },
+    {"type": "task-received", "uuid": "天气", "timestamp": NOW, "name": "tasks.天气 数据 \ud800"},
+]
+
+
+def test_odd_events_are_counted_and_stop_nothing(worker: Worker, timeline: Timeline) -> None:
+    for event in ODD_EVENTS:
+        publish(event)
+    [run] = timeline.wait_for(add.delay(1, 2))
+    assert run.outcome == "succeeded"
+    assert timeline.runs == [run]
+    assert timeline.unreadable == len(ODD_EVENTS) - 1 + 1  # an empty list holds none, and the last one two
+    assert f"{timeline.unreadable} events of other programs were not understood." in timeline.text()
+    assert timeline.gaps == 0
+
+
+def test_an_event_that_lacks_fields_is_shown_with_what_it_has(worker: Worker, timeline: Timeline) -> None:
+    for event in UNDERSTOOD:
+        publish(event)
+    timeline.wait_for(add.delay(1, 2))
+    assert timeline.unreadable == 0
+    outcomes = {run.task_id: run.outcome for run in timeline.runs if len(run.task_id) < 9}
+    assert outcomes == {event["uuid"]: event["type"].removeprefix("task-") for event in UNDERSTOOD[2:]}
+    for width in (20, 110):
+        text = chart(timeline.runs, width)
+        assert all(sign.isprintable() or sign == "\n" for sign in text)
+    ElementTree.fromstring(timeline.svg())
+
+
+def test_a_run_of_another_clock_has_the_time_of_its_arrival(worker: Worker, timeline: Timeline) -> None:
+    event = {"type": "task-started", "uuid": "x", "hostname": "late@host"}
+    publish(event | {"timestamp": time.time() - 3600})
+    publish(event | {"timestamp": time.time() + 3600, "uuid": "y", "hostname": "early@host"})
+    publish(event | {"timestamp": time.time(), "uuid": "z", "hostname": "right@host"})
+    before = time.time()
+    timeline.wait_for(add.delay(1, 2))
+    odd = {run.worker.partition("@")[0]: run for run in timeline.runs if run.outcome == "started"}
+    assert set(odd) == {"late", "early", "right"}
+    assert all(abs((one.started or 0) - before) < 60 for one in odd.values())
+    assert timeline.wrong_clocks == {"late@host", "early@host"}
+    assert "The clock of early@host, late@host is wrong" in timeline.text()
+
+
+def test_a_worker_in_another_time_zone_has_the_right_times(worker: Worker, timeline: Timeline) -> None:
+    moment = time.time()
+    publish({"type": "task-started", "uuid": "x", "timestamp": moment, "utcoffset": 5})
+    timeline.wait_for(add.delay(1, 2))
+    assert next(run for run in timeline.runs if run.task_id == "x").started == moment
+
+
+def test_a_message_on_the_wire_that_is_none_stops_nothing(worker: Worker, timeline: Timeline) -> None:
+    with app.connection_for_write() as connection:
+        channel: Any = connection.default_channel
+        for junk in (b"junk", b"[1]", b'{"properties": 3}', b"\xff", b"{}"):
+            assert channel.client.publish("/0.celeryev/task.junk", junk) == 1  # the timeline, and no worker
+    [run] = timeline.wait_for(add.delay(1, 2))
+    assert run.outcome == "succeeded"
+    assert timeline.gaps == 0
+
+
+def test_a_full_broker_takes_no_timeline_and_says_so(sandbox: Sandbox) -> None:
+    client = sandbox.broker.client()
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(OperationalError, match=r"maxmemory|full"), Timeline():
+            pass
+    finally:
+        client.config_set("maxmemory", 0)
+
+
 # --- charts ---
 
 
@@ -297,6 +408,20 @@ def test_the_picture_has_a_row_for_each_run_and_letters_for_outcomes(
     assert bundle["image/svg+xml"].startswith("<?xml")
 
 
+def test_labels_that_are_cut_stay_different() -> None:
+    names = ["tasks.import_the_orders_of_the_north", "tasks.import_the_orders_of_the_south"]
+    runs = [
+        Run(f"order-2026-{number}", name, retries=retries, sent=1.0, redelivered=retries == 1)
+        for name in names
+        for number in range(2)
+        for retries in range(2)
+    ]
+    for width in (20, 60, 110):
+        bars = [line.partition("|")[0].strip() for line in chart(runs, width).splitlines() if "|" in line]
+        assert len(set(bars)) == len(runs)
+        assert sum(label.endswith("retry 1 redelivered") for label in bars) == 4
+
+
 def test_learn_timeline_collects_until_ctrl_c(worker: Worker, tmp_path: Path) -> None:
     svg = tmp_path / "timeline.svg"
     program = subprocess.Popen(
@@ -318,68 +443,11 @@ def test_learn_timeline_collects_until_ctrl_c(worker: Worker, tmp_path: Path) ->
     assert "Runs 1, tasks 1" in svg.read_text()
 
 
-# --- the canvas with its states after it ran ---
-
-
-def ran(canvas: Any) -> ResultBase:
-    """Send a canvas, wait until it has run, and return its whole result."""
-    with Timeline() as timeline:
-        result: ResultBase = canvas.freeze()
-        canvas.delay()
-        timeline.wait_for(result)
-    return result
-
-
-@pytest.mark.parametrize(
-    "canvas",
-    [
-        add.s(1, 2),
-        fetch_data.s("north") | process_item.s(),
-        group(add.s(n, n) for n in range(20)),
-        chord([fetch_data.s(s) | process_item.s() for s in ("north", "south")], summarize.s()),
-        chain(chord([add.s(1, 1), add.s(2, 2)], describe_request.si()), greet.si("Ada")),
-        chain(add.s(1, 2), group(add.s(3), add.s(4) | add.s(5)), describe_request.si()),
-        group(chord([add.s(1, 1), add.s(2, 2)], describe_request.si()), add.s(1, 1) | add.s(2)),
-        chord([add.s(1, 1), add.s(2, 2)], describe_request.si() | greet.si("Ada") | greet.si("Grace")),
-        chain(group(add.s(1, 1), add.s(2, 2)), group(greet.si("Ada"), greet.si("Eve")), greet.si("Bob")),
-        chord([add.s(1, 1)], describe_request.si()),
-        retry_with_backoff.s(failures=1, base_seconds=0.05),
-    ],
-    ids=repr,
-)
-def test_after_a_run_each_task_of_the_same_picture_has_its_state(worker: Worker, canvas: Any) -> None:
-    before = diagram(canvas)
-    after = diagram(canvas, ran(canvas))
-    states = list(after.root.states())
-    assert set(states) == {"SUCCESS"}
-    assert len(states) == len(list(before.root.states()))
-    assert after.mermaid.count('"]:::SUCCESS') + ("more" in after.mermaid) == after.mermaid.count("<br>")
-    assert after.text().replace("  [SUCCESS]", "").replace("  [13 SUCCESS]", "") == before.text()
-
-
-def test_a_failed_step_and_what_follows_it_show_their_state(worker: Worker) -> None:
-    canvas = add.s(1, 1) | add.s("x") | add.s(3)
-    assert list(diagram(canvas, ran(canvas)).root.states()) == ["SUCCESS", "FAILURE", "FAILURE"]
-
-
-def test_a_result_of_another_canvas_is_refused(worker: Worker) -> None:
-    with pytest.raises(ValueError, match=r"has fewer tasks than the canvas. Pass its own, whole one"):
-        diagram(add.s(1, 2) | add.s(3), ran(add.s(1, 2)))
-    with pytest.raises(ValueError, match="has more tasks than the canvas"):
-        diagram(add.s(1, 2), ran(add.s(1, 2) | add.s(3)))
-
-
-def test_learn_diagram_runs_a_typed_canvas(worker: Worker) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "lab.cli",
-        "diagram",
-        "--run",
-        "fetch_data.s('north') | process_item.s()",
-    ]
+def test_learn_timeline_refuses_a_picture_in_a_folder_that_does_not_exist(
+    worker: Worker, tmp_path: Path
+) -> None:
+    svg = tmp_path / "nowhere" / "timeline.svg"
+    command = [sys.executable, "-m", "lab.cli", "timeline", "--svg", str(svg)]
     program = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert program.returncode == 0, program.stderr
-    assert "└── process_item.s()  [SUCCESS]" in program.stdout
-    assert "Runs 2, tasks 2: 2 succeeded." in program.stdout
-    assert "n1[\"fetch_data.s('north')<br>SUCCESS\"]:::SUCCESS" in program.stdout
+    assert (program.returncode, program.stdout) == (1, "")
+    assert program.stderr == f"Error: --svg {svg}: there is no folder {svg.parent}. Make it first.\n"

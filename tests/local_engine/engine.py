@@ -19,34 +19,45 @@ from uuid import uuid4
 
 from lab.processes.connection import Process
 from lab.sandbox import SandboxError, join
+from tests.local_engine.image import Image, built, fetched
+from tests.local_engine.part import NotLocal, Part
 
 INHERITED = ("HOME", "LANG", "LC_ALL", "TMPDIR")
+SITE = str(Path(__file__).parent / "site")
 POLL_SECONDS = 0.005
-
-
-class NotLocal(NotImplementedError, AttributeError):
-    """The local engine does not know a call. Also an AttributeError, so that `hasattr` answers no."""
-
-    def __init__(self, call: str) -> None:
-        super().__init__(f"the local engine does not know {call}: run this test with --docker")
-
-
-class _Part:
-    """A part of Docker's interface."""
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise NotLocal(f"{type(self).__name__}.{name}")
 
 
 # --- processes ------------------------------------------------------------------------------------------
 
 
-class Container(_Part):
+class Details(dict[str, Any]):
+    """What Docker tells of a container, as far as it is known here."""
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise NotLocal(f"Container.attrs[{key!r}]")
+
+
+class Unreachable(dict[str, Any]):
+    """The networks and ports of a container, which has none: its server listens on a socket.
+
+    A test that took a port of this machine for one of its own would speak to somebody else's server.
+    """
+
+    def keys(self) -> NoReturn:
+        """Raise `NotLocal`."""
+        raise NotLocal("the ports and addresses of a container (a server has a socket, see SocketServer)")
+
+    def __contains__(self, name: object) -> NoReturn:
+        self.keys()
+
+
+class Container(Part):
     """A process that can be ended and started again. Its log goes on over all its lives."""
 
     def __init__(
         self,
         engine: "LocalEngine",
+        image: Image,
         command: list[str],
         environment: dict[str, str],
         network: str,
@@ -55,19 +66,23 @@ class Container(_Part):
         self.id = uuid4().hex
         self.name = f"local-{self.id[:12]}"
         self.status = "created"
-        self.attrs: dict[str, Any] = {
-            "Config": {"Hostname": self.id[:12], "Env": [f"{key}={environment[key]}" for key in environment]},
-            "HostConfig": {"PortBindings": {}},
-            "NetworkSettings": {"Ports": {}, "Networks": {network: {"IPAddress": "127.0.0.1"}}},
-            "Socket": str(engine.folder / f"{self.id[:12]}.sock"),
-        }
+        self.attrs = Details(
+            Config={"Hostname": self.id[:12], "Env": [f"{key}={environment[key]}" for key in environment]},
+            HostConfig={"PortBindings": {}},
+            NetworkSettings={
+                "Ports": Unreachable(),
+                "Networks": Unreachable({network: {"IPAddress": "127.0.0.1"}}),
+            },
+            Socket=str(engine.folder / f"{self.id[:12]}.sock"),
+        )
         self._connection = engine.connection
         self._command = command
-        self._folder = next(iter(mounts.values()), engine.folder)
+        self._folder = mounts.get(image.folder, engine.folder)
         # Nothing else of the tester's environment: a container would not see it either.
         self._env = {key: os.environ[key] for key in INHERITED if key in os.environ}
         self._env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        self._env |= {key: _local_path(value, mounts) for key, value in environment.items()}
+        self._env |= {key: _local_paths(str(value), mounts) for key, value in environment.items()}
+        self._path = [entry for entry in self._env.get("PYTHONPATH", "").split(os.pathsep) if entry]
         self._pid: int | None = None
         self._log: Path | None = None
         self._earlier_logs = b""
@@ -132,11 +147,19 @@ class Container(_Part):
         self._pid = self._log = None
 
     def exec_run(self, command: str | list[str]) -> tuple[int, bytes]:
-        """Run a command with the container's folder and environment. Return its exit code and output."""
+        """Run Python with the container's folder and environment. Return its exit code and output.
+
+        Raises `NotLocal` for another program: it would look at this machine. `redis-cli` would speak to the
+        server at port 6379, whosever that is.
+        """
+        words = shlex.split(command) if isinstance(command, str) else command
+        if words[0] != "python":
+            raise NotLocal(f"exec_run({command!r})")
         done = subprocess.run(
-            shlex.split(command) if isinstance(command, str) else command,
+            words,
             cwd=self._folder,
-            env=self._env | {"CONTAINER_PID": str(self._pid)},
+            env=self._env
+            | {"CONTAINER_PID": str(self._pid), "PYTHONPATH": os.pathsep.join([*self._path, SITE])},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -161,7 +184,7 @@ class Worker(Container):
             case _:
                 raise NotLocal(f"the command {shlex.join(self._command)}")
         process = self._connection.start_worker(
-            name, app, arguments, environment=self._env, folder=self._folder
+            name, app, arguments, environment=self._env, folder=self._folder, path=self._path
         )
         # The worker says that it is ready a moment before it logs so. pytest-celery looks once a second.
         deadline = time.monotonic() + 1
@@ -171,6 +194,10 @@ class Worker(Container):
 
 
 PROGRAMS: dict[str, type[Container]] = {"redis-server": Server, "celery": Worker}
+
+
+def _local_paths(value: str, mounts: dict[str, Path]) -> str:
+    return os.pathsep.join(_local_path(part, mounts) for part in value.split(os.pathsep))
 
 
 def _local_path(value: str, mounts: dict[str, Path]) -> str:
@@ -183,7 +210,7 @@ def _local_path(value: str, mounts: dict[str, Path]) -> str:
 # --- what containers share ------------------------------------------------------------------------------
 
 
-class Volume(_Part):
+class Volume(Part):
     """A folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -196,7 +223,7 @@ class Volume(_Part):
         shutil.rmtree(self.folder)
 
 
-class VolumeSeed(_Part):
+class VolumeSeed(Part):
     """A container that is never started: the first files of a volume go through it."""
 
     def __init__(self, mounts: dict[str, Path]) -> None:
@@ -211,7 +238,7 @@ class VolumeSeed(_Part):
         """Leave the files in the volume."""
 
 
-class Network(_Part):
+class Network(Part):
     """A name: local processes can reach each other anyway."""
 
     def __init__(self, name: str) -> None:
@@ -221,17 +248,10 @@ class Network(_Part):
         """Do nothing: there is nothing to remove."""
 
 
-class Image(_Part):
-    """A name: local processes run what is installed here."""
-
-    def __init__(self, name: str) -> None:
-        self.id = name
-
-
 # --- the client -----------------------------------------------------------------------------------------
 
 
-class LocalEngine(_Part):
+class LocalEngine(Part):
     """The part of `docker.DockerClient` that pytest-celery uses, for processes in one private folder.
 
     Raises `lab.sandbox.SandboxError` if the supervisor does not start.
@@ -251,6 +271,7 @@ class LocalEngine(_Part):
 
     def mounts(self, volumes: dict[str, dict[str, str]]) -> dict[str, Path]:
         """Return which folder stands for which path in a container."""
+        # Of two paths joined, an absolute second one counts: a folder of this machine, not a volume.
         return {mount["bind"]: self.folder / "volumes" / name for name, mount in volumes.items()}
 
     def close(self) -> None:
@@ -258,7 +279,7 @@ class LocalEngine(_Part):
         self.connection.close()
 
 
-class Containers(_Part):
+class Containers(Part):
     """Starts processes."""
 
     def __init__(self, engine: LocalEngine) -> None:
@@ -277,23 +298,26 @@ class Containers(_Part):
         detach: bool = True,
         **unknown: object,
     ) -> Container:
-        """Start the program of `command`, and return when it is ready or has ended.
+        """Start the program of `command`, or the image's own, and return when it is ready or has ended.
 
         Raises `NotLocal` for another program than redis-server and celery, and for other options.
         """
         if unknown:
             raise NotLocal(f"containers.run({', '.join(unknown)})")
+        known = self._engine.images.get(image)
+        environment = known.environment | (environment or {})
+        command = command or known.command_in(environment)
         if not command or command[0] not in PROGRAMS:
             raise NotLocal(f"containers.run(image={image!r}, command={command})")
         mounts = self._engine.mounts(volumes or {})
-        return PROGRAMS[command[0]](self._engine, command, environment or {}, network, mounts)
+        return PROGRAMS[command[0]](self._engine, known, command, environment, network, mounts)
 
     def create(self, *, image: str, volumes: dict[str, dict[str, str]]) -> VolumeSeed:
         """Return the container through which pytest-docker-tools fills a volume."""
         return VolumeSeed(self._engine.mounts(volumes))
 
 
-class Volumes(_Part):
+class Volumes(Part):
     """Makes folders."""
 
     def __init__(self, engine: LocalEngine) -> None:
@@ -304,7 +328,7 @@ class Volumes(_Part):
         return Volume(self._engine.folder / "volumes" / name)
 
 
-class Networks(_Part):
+class Networks(Part):
     """Makes names."""
 
     def create(self, name: str, labels: object = None) -> Network:
@@ -312,9 +336,29 @@ class Networks(_Part):
         return Network(name)
 
 
-class Images(_Part):
-    """Builds nothing."""
+class Images(Part):
+    """Builds nothing and fetches nothing."""
 
-    def build(self, *, path: str, tag: str = "local", **_: object) -> tuple[Image, list[str]]:
-        """Return an image without building it, and an empty build log."""
-        return Image(tag), []
+    def __init__(self) -> None:
+        self._images: dict[str, Image] = {}
+
+    def build(
+        self,
+        *,
+        path: str,
+        dockerfile: str = "Dockerfile",
+        tag: str = "local",
+        buildargs: dict[str, str] | None = None,
+        rm: bool = True,  # what Docker leaves behind while it builds
+    ) -> tuple[Image, list[str]]:
+        """Return the image that a Dockerfile describes, and an empty build log."""
+        self._images[tag] = built(tag, Path(path, dockerfile), buildargs or {})
+        return self._images[tag], []
+
+    def pull(self, repository: str) -> Image:
+        """Return the image of a registry."""
+        return self.get(repository)
+
+    def get(self, name: str) -> Image:
+        """Return the image that was built under this name, or else the one of a registry."""
+        return self._images.get(name) or fetched(name)

@@ -1,72 +1,30 @@
-"""The fixtures that put local processes in the place of Docker's containers."""
+"""The fixtures by which a local worker has this project from its own folder, not from a volume."""
 
 import inspect
-from collections.abc import Iterator
+import os
 from types import ModuleType
-from typing import Any
-from urllib.parse import quote
 
 import pytest
-from pytest_celery import RedisContainer
-from pytest_docker_tools import container, fxtr
-from redis import Redis
+from pytest_celery import DEFAULT_WORKER_VOLUME
 
-from tests.local_engine import worker_utils
-from tests.local_engine.engine import LocalEngine, NotLocal
+from settings import ROOT
+from tests.local_engine.project_fixtures import ProjectWorker
 
 
-@pytest.fixture(scope="session")
-def docker_client() -> Iterator[LocalEngine]:
-    """Give everything in pytest-celery the local engine: it asks for Docker by this one fixture."""
-    engine = LocalEngine()
-    yield engine
-    engine.close()
+class LocalWorker(ProjectWorker):
+    """A worker that imports this project."""
 
-
-class SocketServer(RedisContainer):
-    """A Redis node with a private socket where pytest-celery expects a TCP port."""
-
-    @property
-    def url(self) -> str:
-        """The URL for workers and clients alike."""
-        return f"redis+socket://{quote(self.attrs['Socket'])}?virtual_host={self.vhost}"
-
-    host_url = url
-
-    @property
-    def port(self) -> int:
-        """Raise `NotLocal`: there is no port."""
-        raise NotLocal("the port of a server: it listens on a socket, use its url or client")
-
-    @property
-    def celeryconfig(self) -> dict[str, Any]:
-        """What the nodes and clusters of pytest-celery know of this server."""
-        return {"url": self.url, "host_url": self.url, "hostname": self.hostname, "vhost": self.vhost}
-
-    @property
-    def client(self) -> Redis:
-        """A client that returns text, like the one of pytest-celery."""
-        return Redis(unix_socket_path=self.attrs["Socket"], db=int(self.vhost), decode_responses=True)
-
-
-def _server(role: str) -> Any:
-    return container(
-        image=f"{{default_redis_{role}_image}}",
-        environment=fxtr(f"default_redis_{role}_env"),
-        network="{default_pytest_celery_network.name}",
-        wrapper_class=SocketServer,
-        command=fxtr(f"default_redis_{role}_command"),
-    )
-
-
-default_redis_broker = _server("broker")
-default_redis_backend = _server("backend")
+    @classmethod
+    def initial_env(cls, celery_worker_cluster_config: dict, initial: dict | None = None) -> dict:
+        """Return the environment, with this project on the path for imports."""
+        path = {"PYTHONPATH": os.pathsep.join([DEFAULT_WORKER_VOLUME["bind"], str(ROOT)])}
+        return super().initial_env(celery_worker_cluster_config, path | (initial or {}))
 
 
 @pytest.fixture
-def default_worker_utils_module() -> ModuleType:
-    """The module by which pytest-celery asks a container for its processes."""
-    return worker_utils
+def default_worker_container_cls() -> type[ProjectWorker]:
+    """The class that knows the command and the environment of a worker."""
+    return LocalWorker
 
 
 @pytest.fixture

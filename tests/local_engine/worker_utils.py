@@ -12,7 +12,11 @@ COLUMNS = ["pid", "name", "username", "cmdline", "cpu_percent", "memory_percent"
 
 
 def get_running_processes_info(columns: list[str] | None = None) -> str:
-    """Return the `columns` of the worker's processes, as a JSON list."""
+    """Return the `columns` of the worker's processes, as a JSON list.
+
+    Their name is celery. The system knows them by the name of the supervisor, from which they were forked.
+    """
     worker = psutil.Process(int(os.environ["CONTAINER_PID"]))
     processes = [worker, *worker.children(recursive=True)]
-    return json.dumps([process.as_dict(columns or COLUMNS) for process in processes])
+    name = {"name": "celery"} if "name" in (columns or COLUMNS) else {}
+    return json.dumps([process.as_dict(columns or COLUMNS) | name for process in processes])

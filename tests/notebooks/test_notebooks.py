@@ -48,7 +48,7 @@ LESSONS = {
         "in the worker | 1 | no error | PENDING | celery | 2 | p0 | p2 | 4 | advanced 1 | time_limited_task",
     ),
     "04_states_and_progress": Lesson(
-        *(68, 11, 1),
+        *(68, 12, 1),
         "PROGRESS | 1 | None | {'rows': 3} | SUCCESS | ValueError | ValueError | 100"
         " | PENDING | PENDING | AttributeError",
     ),
@@ -70,7 +70,7 @@ LESSONS = {
         *(80, 9, 4),
         "3 | 0.4 | yes | 4 | MaxRetriesExceededError | fallback | SUCCESS | 1 | 4 | 180 | some at once",
     ),
-    "10_delivery_guarantees": Lesson(65, 10, 3, "never | 2 | 1 | 2 | 2 | FAILURE | 2 | no"),
+    "10_delivery_guarantees": Lesson(68, 12, 3, "never | 2 | 1 | 2 | 2 | FAILURE | 2 | no"),
     "11_time_rate_prefetch": Lesson(
         *(68, 14, 2),
         "stopped after 1 s of 1.5 s | the caller's | FAILURE | finished in 1.2 s | 2 | 4 | 2 | 100 | wait",
@@ -82,7 +82,7 @@ LESSONS = {
         "3 | 1 | RETRY | 1 | 2 | about 20,000 bytes | 240 x 160 | refused | 2 | 0",
     ),
     "15_import_export_reports": Lesson(
-        *(73, 10, 2),
+        *(73, 13, 2),
         "483 | 0 | 5 | ValueError | ' | FAILURE | after the last batch | 0 | about the same",
     ),
 }

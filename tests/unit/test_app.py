@@ -19,6 +19,7 @@ KNOWN_REDIS_OPTIONS = {
     "priority_steps",
     "socket_timeout",
     "socket_connect_timeout",
+    "master_name",
 }
 
 
@@ -36,9 +37,9 @@ def test_no_setting_is_misspelled() -> None:
 
 
 def test_no_redis_option_is_misspelled() -> None:
-    from kombu.transport.redis import Channel
+    from kombu.transport.redis import SentinelChannel
 
-    assert set(Channel.from_transport_options) >= KNOWN_REDIS_OPTIONS
+    assert set(SentinelChannel.from_transport_options) >= KNOWN_REDIS_OPTIONS
     assert set(app.conf.broker_transport_options) <= KNOWN_REDIS_OPTIONS
 
 

@@ -12,14 +12,16 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import func, inspect, select, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, func, inspect, select, text
 from sqlalchemy.exc import StatementError
 
 from services.database import engine, migrate, reading, writing
 from services.models import Base, Order
-from settings import ROOT, Settings
+from settings import ROOT, Settings, settings
 
 FORK = multiprocessing.get_context("fork")
+CONFIG = Config(toml_file=ROOT / "pyproject.toml")
 
 
 def order(number: int, **changed: Any) -> Order:
@@ -59,15 +61,29 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(any_shop: Path):
 
 def test_migrate_may_run_again(any_shop: Path):
     migrate()
+    newest = ScriptDirectory.from_config(CONFIG).get_current_head()
     with reading() as session:
-        assert session.scalars(text("SELECT version_num FROM alembic_version")).all() == ["0001"]
+        assert session.scalars(text("SELECT version_num FROM alembic_version")).all() == [newest]
 
 
 def test_the_migrations_can_be_taken_back(any_shop: Path):
-    command.downgrade(Config(toml_file=ROOT / "pyproject.toml"), "base")
+    command.downgrade(CONFIG, "base")
     assert inspect(engine()).get_table_names() == ["alembic_version"]
     migrate()
     assert "orders" in inspect(engine()).get_table_names()
+
+
+def test_orders_survive_the_migrations_in_both_directions(any_shop: Path):
+    with writing() as session:
+        session.add(order(1, unit_price=Decimal("0.10")))
+    for _ in range(2):
+        command.downgrade(CONFIG, "0001")
+        migrate()
+        with reading() as session:
+            stored = session.scalars(select(Order)).one()
+            assert (stored.order_id, stored.unit_price, stored.import_number) == ("ORD-1", Decimal("0.10"), 0)
+        with engine().connect() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
 
 def test_migrate_in_several_processes_at_once_works_once(any_shop: Path):
@@ -114,6 +130,19 @@ def test_a_reader_sees_one_moment_while_another_process_writes(any_shop: Path):
         assert session.scalar(count) == 0
     with reading() as session:
         assert session.scalar(count) == 1
+
+
+def test_connections_that_the_server_has_closed_are_replaced(any_shop: Path):
+    with reading() as session:
+        session.execute(select(1))  # the pool keeps a connection from now on
+    if engine().dialect.name == "postgresql":  # a restart of the server does the same
+        other = create_engine(settings.database)
+        with other.connect() as connection:
+            mine = "datname = current_database() AND pid <> pg_backend_pid()"
+            connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {mine}"))
+        other.dispose()
+    with reading() as session:
+        assert session.scalar(select(func.count()).select_from(Order)) == 0
 
 
 def test_an_error_in_a_transaction_leaves_nothing(any_shop: Path):

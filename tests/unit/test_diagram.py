@@ -1,12 +1,14 @@
 """The picture of a canvas, before it is sent: Mermaid text and its text twin. No broker is needed."""
 
 import json
-from typing import Any
+import re
+from typing import Any, cast
 
 import pytest
 from celery import chain, chord, group
 
-from lab.diagram import canvas_of, diagram
+from celery_app import app
+from lab.diagram import STYLES, canvas_of, diagram
 from tasks.advanced_tasks import fetch_data, mean_temperature, process_item, report_failure, summarize
 from tasks.basic_tasks import add, greet
 
@@ -91,6 +93,58 @@ def test_a_group_of_thousands_is_summed_up() -> None:
     assert "group of 5000" in picture.mermaid
 
 
+def test_of_a_long_chain_the_first_steps_and_the_last_one_are_drawn() -> None:
+    text = diagram(chain(*[add.si(number, 1) for number in range(100)])).text().splitlines()
+    assert text[7:] == ["├── add.si(6, 1)", "├── … and 92 more", "└── add.si(99, 1)"]
+
+
+ONE, TWO, THREE, FOUR = (greet.si(name) for name in ("one", "two", "three", "four"))
+
+
+@pytest.mark.parametrize(
+    ("canvas", "lines"),
+    [
+        # A group with a step after it becomes the header of a chord.
+        (
+            lambda: chain(ONE, group(TWO, THREE), group(THREE, FOUR)),
+            ["chain", "one", "chord header of 2", "two", "three", "body: group of 2", "three", "four"],
+        ),
+        # A group of one in a chain, and an empty one, are gone.
+        (lambda: chain(ONE, group([TWO]), group([]), THREE), ["chain", "one", "two", "three"]),
+        # A group in a group is gone. In a header, its members come in the reverse order.
+        (lambda: group(ONE, group(TWO, THREE)), ["group of 3", "one", "two", "three"]),
+        (
+            lambda: chord([ONE, group(TWO, THREE)], FOUR),
+            ["chord header of 3", "one", "three", "two", "body: four"],
+        ),
+    ],
+    ids=["group and group", "group of one", "group in a group", "group in a header"],
+)
+def test_a_canvas_is_drawn_as_celery_sends_it(canvas: Any, lines: list[str]) -> None:
+    text = [line.strip("│├└─ ") for line in diagram(canvas()).text().splitlines()]
+    assert [re.sub(r"greet.si\('(\w+)'\)", r"\1", line) for line in text] == lines
+
+
+def test_each_state_has_its_colour_of_text() -> None:
+    for style in STYLES.values():
+        ground, text = (re.search(rf"(?:^|,){name}:#(\w+)", style) for name in ("fill", "color"))
+        assert ground
+        assert text
+        assert contrast(ground[1], text[1]) > 7
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours, as WCAG 2.2 defines it. 7 is its highest demand."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted([luminance(one), luminance(other)])
+    return (light + 0.05) / (dark + 0.05)
+
+
 def test_chunks_and_starmap_show_their_messages() -> None:
     arguments = [("north",), ("south",), ("east",)]
     assert diagram(mean_temperature.chunks(arguments, 2)).text().splitlines() == [
@@ -115,7 +169,20 @@ def test_no_argument_can_leave_its_box(name: str) -> None:
 
 
 def test_long_arguments_are_cut() -> None:
-    assert len(diagram(greet.s("x" * 10_000)).text()) < 60
+    assert diagram(greet.s("x" * 10_000)).text() == f"greet.s('{'x' * 24}…{'x' * 14}')"
+
+
+def test_labels_that_are_cut_stay_different() -> None:
+    names = [f"{'x' * 100}{number}{'x' * 100}" for number in range(3)]
+    lines = diagram(group(greet.s(name) for name in [*names, names[0]])).text().splitlines()[1:]
+    labels = [line.partition("─ ")[2] for line in lines]
+    assert [label[-2:] for label in labels] == ["#1", "#2", "#3", "#1"]
+    assert len(set(labels)) == 3
+    assert max(map(len, labels)) == 50
+
+
+def test_a_name_cannot_write_into_the_terminal() -> None:
+    assert diagram(app.signature("\x1b[2J\ud800")).text() == "\\x1b[2J\\ud800.s()"
 
 
 def test_a_diagram_leaves_the_canvas_as_it_is() -> None:
@@ -139,9 +206,50 @@ def test_notebooks_get_mermaid_markdown_and_text() -> None:
     }
 
 
-def test_what_is_no_canvas_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"3 is a int and not a canvas. Write task.s"):
-        diagram(3)  # type: ignore[arg-type]
+TASK = r"add is a task and not a signature. Write add.s\(…\)"
+NUMBER = r"3 is a int and not a canvas. Write task.s"
+
+
+def linked(signature: Any, callback: Any) -> Any:
+    signature.link(callback)
+    return signature
+
+
+@pytest.mark.parametrize(
+    ("canvas", "message"),
+    [
+        (3, NUMBER),
+        (None, "None is a NoneType and not a canvas"),
+        ({"a": 1}, "is a dict and not a canvas"),
+        (add, TASK),
+        (group(cast(Any, [add, add])), TASK),
+        (group(cast(Any, [3])), NUMBER),
+        (group([group(cast(Any, [add]))]), TASK),
+        (chord([add.s(1, 1)], add), TASK),
+        (chord([add.s(1, 1)]), r"This chord has no body. Write chord\(header, body.s\(…\)\)"),
+        (add.s(1, 2) | group([chord([add.s(1, 1)]), add.s(3)]), "This chord has no body"),
+        (add.s(1, 2).on_error(report_failure), r"report_failure is a task and not a signature"),
+        (linked(add.s(1, 2), add), TASK),
+    ],
+    ids=range(12),
+)
+def test_what_is_no_canvas_is_refused(canvas: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        diagram(canvas)
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("add", TASK),
+        ("group([add, add])", TASK),
+        ("chord([add.s(1, 1)])", "This chord has no body"),
+        ("[add.s(1, 1)]", "is a list and not a canvas"),
+    ],
+)
+def test_a_typed_expression_that_is_no_canvas_is_refused(expression: str, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        canvas_of(expression)
 
 
 # --- a canvas that a learner types ---

@@ -1,6 +1,7 @@
 """Paths from outside are kept inside; files are whole or not there."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from services.paths import atomic_write, inside
+from services.error_texts import shown, some_of
+from services.paths import atomic_write, inside, what_is_there
+from settings import ROOT
 
 
 @pytest.fixture
@@ -43,12 +46,14 @@ def test_the_root_itself_is_allowed(root: Path):
         "",
         "a\0b",
         "a" * 256,
+        "a/" * 2100,
+        "\ud800.jpg",
     ],
 )
 def test_a_path_outside_or_unclear_is_refused_by_name_and_value(root: Path, path: str):
     with pytest.raises(ValueError, match="inside") as refused:
         inside(root, path, field="image_path")
-    assert str(refused.value).startswith(f"image_path={path!r}: ")
+    assert str(refused.value).startswith(f"image_path={shown(path)}: ")
 
 
 def test_a_sibling_folder_with_the_same_beginning_is_outside(root: Path):
@@ -79,6 +84,63 @@ def test_a_circle_of_symlinks_gives_a_path_that_cannot_be_opened(root: Path):
     (root / "b").symlink_to("a")
     with pytest.raises(OSError, match="symbolic links"):
         inside(root, "a").open()
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ä" * 127, "a/" * 1000])
+def test_a_long_path_that_can_exist_is_allowed(root: Path, name: str):
+    assert inside(root, name) == root / name
+
+
+# --- what is there instead ---
+
+
+def there(root: Path, path: str, *suffixes: str) -> str:
+    return what_is_there(root, inside(root, path), suffixes)
+
+
+@pytest.fixture
+def full(root: Path) -> Path:
+    """Return the root with a file, a hidden one and a folder of two files."""
+    for name in ("orders.csv", ".draft.part", "photos/b.jpg", "photos/a.JPG", "photos/notes.txt"):
+        (root / name).touch()
+    return root
+
+
+def test_what_lies_beside_a_missing_file_is_named_by_its_path(full: Path):
+    assert there(full, "photos/c.jpg") == "there are photos/a.JPG, photos/b.jpg, photos/notes.txt"
+    assert there(full, "c.jpg") == "there are orders.csv, photos/"
+
+
+def test_with_suffixes_only_such_files_and_folders_are_named(full: Path):
+    assert there(full, "photos/c.jpg", ".jpg") == "there are photos/a.JPG, photos/b.jpg"
+    assert there(full, "c.jpg", ".jpg") == "there are photos/"
+    assert there(full, "photos/c.csv", ".csv") == "there is nothing"
+
+
+def test_of_a_missing_folder_the_next_one_above_is_named(full: Path):
+    assert there(full, "photo/holiday/c.jpg") == there(full, "c.jpg")
+    assert there(full, "photos/holiday/c.jpg") == there(full, "photos/c.jpg")
+
+
+def test_nothing_outside_the_root_is_named(root: Path):
+    missing = root / "missing"
+    assert what_is_there(missing, missing / "c.jpg") == "there is nothing"
+    assert what_is_there(root, root) == "there are photos/"
+
+
+def test_many_names_are_cut_short(root: Path):
+    for number in range(30):
+        (root / "photos" / f"{number:02}.jpg").touch()
+    assert there(root, "photos/x.jpg").endswith("photos/06.jpg, photos/07.jpg, … and 22 more")
+
+
+def test_a_few_names_are_listed_and_of_many_the_first():
+    assert some_of([]) == "none"
+    assert some_of("ba") == "a, b"
+    assert some_of(f"{number:04}" for number in range(2008)).endswith("0006, 0007, … and 2,000 more")
+
+
+# --- files that are whole or not there ---
 
 
 def test_a_file_appears_whole_and_folders_are_made(root: Path):
@@ -136,6 +198,38 @@ def test_a_killed_process_leaves_the_old_file_and_a_hidden_rest(root: Path):
     (rest,) = set(os.listdir(root)) - {"file.bin", "photos"}
     assert rest.startswith(".")
     assert rest.endswith(".part")
+
+
+def test_services_and_tasks_write_whole_files_only() -> None:
+    """No file gets its name before all of it is there, and no two writers share a draft."""
+    sources = [path for folder in ("services", "tasks") for path in (ROOT / folder).rglob("*.py")]
+    writing = re.compile(r"""write_(text|bytes)\(|open\(([^)]*, )?["'][wx]|NamedTemporaryFile|mkstemp""")
+    assert len(sources) > 20
+    assert [path.name for path in sources if writing.search(path.read_text())] == ["paths.py"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from services.paths import atomic_write
+for number in range(150):
+    with atomic_write(Path(sys.argv[1])) as file:
+        file.write(sys.argv[2].encode() * 100_000)
+"""
+
+
+def test_several_processes_write_one_file_and_it_is_always_whole(root: Path):
+    path = root / "file.bin"
+    path.write_bytes(b"0" * 100_000)
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), letter]) for letter in "abc"]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        content = path.read_bytes()
+        assert (len(content), len(set(content))) == (100_000, 1)
+        seen.add(content[:1])
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert len(seen) > 1
+    assert sorted(os.listdir(root)) == ["file.bin", "photos"]
 
 
 def limit_file_size() -> None:

@@ -9,7 +9,11 @@ from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
+import matplotlib
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import fontManager
 
 from services.database import writing
 from services.models import Order
@@ -114,6 +118,24 @@ def test_a_report_adds_up_the_orders_of_its_period_only(any_shop: Path):
     ]
 
 
+def test_sums_are_exact_to_the_cent_however_large(any_shop: Path):
+    dear, cheap = (99_999, "9999999999.99"), (1, "0.01")
+    moment = "2026-10-05T00:00:00Z"
+    orders = [(moment, "Mug", "GB", *dear), *[(moment, "Mug", "GB", *cheap)] * 3]
+    orders += [(moment, "Pen", "DE", *dear), *[(moment, "Pen", "DE", *cheap)] * 4]  # one cent more
+    orders += [(moment, "Ship", "FR", 1_000_000, "9999999999.99")] * 30  # more cents than 64 bits hold
+    add_orders(*orders)
+    result = generate_report("2026-10")
+    each = {"Mug": Decimal("999989999999000.04"), "Pen": Decimal("999989999999000.05")}
+    each["Ship"] = 30 * 1_000_000 * Decimal("9999999999.99")
+    assert each["Mug"] == 99_999 * Decimal("9999999999.99") + 3 * Decimal("0.01")
+    assert result["revenue"] == str(sum(each.values()))
+    page = (any_shop / result["html"]).read_text(encoding="utf-8")
+    products = [(name, revenue) for name, _, revenue in table_rows(page)[31:34]]
+    assert products == [(name, f"{each[name]:,.2f}") for name in ("Ship", "Pen", "Mug")]
+    assert f"revenue {sum(each.values()):,.2f}." in page
+
+
 def test_a_year_is_shown_by_months(shop: Path):
     add_orders(("2026-10-05T00:00:00Z", "Mug", "GB", 1, "8.40"))
     rows = table_rows((shop / generate_report("2026")["html"]).read_text(encoding="utf-8"))
@@ -143,6 +165,91 @@ def test_a_name_from_outside_is_shown_as_text(shop: Path):
     page = (shop / generate_report("2026-W41")["html"]).read_text(encoding="utf-8")
     assert "<script" not in page
     assert {unescape(name) for name, *_ in table_rows(page)} >= set(names)
+
+
+# --- Names in charts ------------------------------------------------------------------------------------
+
+
+def product_chart(shop: Path, *names: str) -> tuple[str, list[str]]:
+    """Return the chart of products as SVG, and its labels from top to bottom. The first sells best."""
+    add_orders(*[("2026-10-05T00:00:00Z", name, "GB", 100 - n, "1.00") for n, name in enumerate(names)])
+    page = (shop / generate_report("2026-W41")["html"]).read_text(encoding="utf-8")
+    drawing = drawings(page)[1]
+    ElementTree.fromstring(drawing)  # what is not well-formed, a browser does not show
+    texts = [unescape(text) for text in re.findall("<!-- (.*?) -->", drawing)]
+    start = texts.index("revenue") + 1
+    return drawing, texts[start : start + len(names)]
+
+
+@pytest.fixture
+def few_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let matplotlib find no fonts but its own, whatever this computer has."""
+    own = [entry for entry in fontManager.ttflist if entry.fname.startswith(matplotlib.get_data_path())]
+    monkeypatch.setattr(fontManager, "ttflist", own)
+
+
+def make_font(path: Path, letters: str) -> None:
+    """Write a font that draws each of `letters` as a triangle."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((100, 0))
+    pen.lineTo((900, 0))
+    pen.lineTo((500, 800))
+    pen.closePath()
+    names = [f"letter{ord(letter):x}" for letter in letters]
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder([".notdef", *names])
+    font.setupCharacterMap({ord(letter): name for letter, name in zip(letters, names, strict=True)})
+    font.setupGlyf(dict.fromkeys([".notdef", *names], pen.glyph()))
+    font.setupHorizontalMetrics(dict.fromkeys([".notdef", *names], (1000, 0)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": "Triangles", "styleName": "Regular", "psName": "Triangles"})
+    font.setupOS2(usWeightClass=400)
+    font.setupPost()
+    font.save(path)
+
+
+def test_names_that_differ_have_labels_that_differ(shop: Path):
+    names = ["x" * 200, "x" * 199 + "y", "x" * 199 + "z", "y" + "x" * 199, "x" * 100, "a b", "a  b", "a\nb"]
+    _, labels = product_chart(shop, *names)
+    assert labels == [
+        f"{'x' * 24}…{'x' * 15}",
+        f"{'x' * 24}…{'x' * 14}y",
+        f"{'x' * 24}…{'x' * 14}z",
+        f"y{'x' * 23}…{'x' * 15}",
+        f"{'x' * 24}…{'x' * 15} (2)",
+        *("a b", "a b (2)", "a b (3)"),
+    ]
+
+
+def test_a_name_with_characters_that_no_drawing_holds_leaves_the_chart_whole(shop: Path):
+    _, labels = product_chart(shop, "a\x01b", "a\x1b\x7fb", "a\uffffb", "--> <b>", "\x0b-")
+    assert labels == ["a b", "a b (2)", "a b (3)", "- -> <b>", "-"]  # a comment writes -- as two
+
+
+@pytest.mark.filterwarnings("error")
+def test_characters_that_no_font_has_are_boxes_and_the_chart_says_so(shop: Path, few_fonts: None):
+    drawing, labels = product_chart(shop, "李明", "张伟", "Zoë")
+    assert labels == ["□□", "□□ (2)", "Zoë"]
+    assert "□: a character that no font of this computer has. The HTML page shows it" in drawing
+    page = (shop / "out/reports/2026-W41.html").read_text(encoding="utf-8")
+    assert [name for name, *_ in table_rows(page)[7:10]] == ["李明", "张伟", "Zoë"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_font_of_this_computer_that_has_the_characters_is_used(shop: Path, few_fonts: None, tmp_path: Path):
+    make_font(tmp_path / "triangles.ttf", "李明张伟")
+    fontManager.addfont(tmp_path / "triangles.ttf")
+    drawing, labels = product_chart(shop, "李明", "张伟", "Zoë")
+    assert labels == ["李明", "张伟", "Zoë"]
+    assert "no font" not in drawing
+    assert len(set(re.findall(r'id="Triangles-\w+"', drawing))) == 4
+    assert b"Triangles" in (shop / "out/reports/2026-W41.pdf").read_bytes()
+
+
+def test_all_names_of_a_chart_are_drawn_without_a_note_if_there_are_fonts(shop: Path):
+    drawing, labels = product_chart(shop, "Ärmel", "Ελληνικά", "Кириллица")
+    assert labels == ["Ärmel", "Ελληνικά", "Кириллица"]
+    assert "no font" not in drawing
 
 
 def test_reports_can_be_drawn_in_several_threads_at_once(shop: Path):
