@@ -184,9 +184,8 @@ def _start(folder: Path, logs: Path, with_broker: bool) -> Connection | None:
     It has this connection from its first moment on: if this program is killed, it ends.
     """
     ours, its = socket.socketpair()
-    module = ("-m", "lab.processes.supervisor")
     supervisor = subprocess.Popen(
-        [sys.executable, *module, str(folder), str(logs), "broker" if with_broker else "-"],
+        [sys.executable, "-m", "lab.processes", str(folder), str(logs), "broker" if with_broker else "-"],
         cwd=ROOT,
         stdin=its.fileno(),
         stdout=subprocess.DEVNULL,

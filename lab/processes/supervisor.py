@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from lab.processes.children import SIGNALS, Children, exit_code
+from lab.processes.children import SIGNALS, Children
 from lab.processes.folder import CONTROL_SOCKET, Taken, remove_folder, take_folder
 from lab.processes.log import open_log, why
 from lab.processes.server import answers, run_server
@@ -336,7 +336,3 @@ def main() -> None:
         supervisor.serve()
     finally:
         supervisor.clean_up()
-
-
-if __name__ == "__main__":
-    os._exit(exit_code(main))  # at once: taking all modules apart would take long, and somebody waits

@@ -1,7 +1,7 @@
 """What a program and the supervisor say to each other: a line of JSON for each request and each answer."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,7 +9,10 @@ BROKER = "broker"  # the name of the server that every sandbox has, unless the u
 
 
 class Message:
-    """A request or an answer. Its fields, and no others, travel."""
+    """A request or an answer. Its fields, and no others, travel.
+
+    Without fields it is a plain class: to make a dataclass takes a millisecond, of each start of a program.
+    """
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Self:
@@ -18,8 +21,12 @@ class Message:
 
     def encode(self) -> bytes:
         """Return it as one line."""
-        fields = {"kind": type(self).__name__, **asdict(self)}  # type: ignore[call-overload]
-        return json.dumps(fields, default=str).encode() + b"\n"
+        fields = {"kind": type(self).__name__, **vars(self)}
+        return json.dumps(fields, default=_plain).encode() + b"\n"
+
+
+def _plain(value: object) -> object:
+    return vars(value) if isinstance(value, Message) else str(value)
 
 
 def decode(line: bytes) -> Message:
@@ -35,17 +42,15 @@ def decode(line: bytes) -> Message:
 # --- Requests ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class GetStatus(Message):
     """What runs here? The answer is `Status`."""
 
 
-@dataclass(frozen=True)
 class Pin(Message):
     """Stay when the last program has left. The answer is `Status`."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class StartServer(Message):
     """Start a server at the socket `name`.sock, if it does not run. The answer is `Process`."""
 
@@ -53,7 +58,7 @@ class StartServer(Message):
     arguments: list[str]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class StartWorker(Message):
     """Start `celery -A app worker arguments…` in `folder`. The answer is `Process`, when it is ready."""
 
@@ -66,7 +71,7 @@ class StartWorker(Message):
     path: list[str] | None = None  # folders to import from, instead of this project
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class End(Message):
     """Send the signal `number` to a process. The answer is `Ended`, when it has ended."""
 
@@ -74,7 +79,6 @@ class End(Message):
     number: int
 
 
-@dataclass(frozen=True)
 class Stop(Message):
     """End all. There is no answer: the connection closes when nothing is left."""
 
@@ -120,17 +124,15 @@ class Status(Message):
         return cls(**fields | typed)
 
 
-@dataclass(frozen=True)
 class Ended(Message):
     """The process has ended."""
 
 
-@dataclass(frozen=True)
 class Busy(Message):
     """Another supervisor has the folder: it starts or ends at this moment. Ask there, or try once more."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Failed(Message):
     """It could not be done."""
 

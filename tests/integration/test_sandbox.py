@@ -20,7 +20,7 @@ from settings import ROOT, settings
 from tasks.basic_tasks import add
 from tests.waiting import processes_of, wait_for, wait_until_gone
 
-MODULE = "lab.processes.supervisor"  # in the command line of the supervisor and of what it forks
+MODULE = "lab.processes"  # in the command line of the supervisor and of what it forks
 
 # A program that uses a sandbox. It says "up" when all of it runs.
 USES_IT = """
