@@ -21,7 +21,7 @@ from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 import tasks
-from settings import settings, without_password
+from settings import server_of, settings, without_password
 from transport import BACKENDS, Messages, check_options, explain
 
 # --- Queues: a task module's name is its queue's name -------------------------------------------------
@@ -112,7 +112,9 @@ def broker_trouble(error: BaseException, address: str = "") -> str:
     """
     trouble = explain(error)
     server = f"broker at {address or without_password(settings.broker_url)}"
-    if trouble.in_result_backend:
+    if trouble.in_result_backend and (
+        address or server_of(settings.result_backend) != server_of(settings.broker_url)
+    ):
         server = f"result backend at {without_password(settings.result_backend)}"
     remedy = "Start it, or correct CELERY_BROKER_URL and CELERY_RESULT_BACKEND."
     if settings.uses_sandbox and not address:

@@ -260,6 +260,13 @@ def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
     return parts
 
 
+def server_of(url: str) -> str:
+    """Return `url` without the number of the database: two URLs of one server become the same."""
+    if url.startswith("redis+socket:"):
+        return re.sub(r"[?&]virtual_host=\d*", "", url)
+    return re.sub(r"(?<=[^/])/\d*(?=$|[?;])", "", url)
+
+
 def without_password(url: str) -> str:
     """Return `url` with each password in it replaced by `**`, fit for a message or a log."""
     hidden = re.sub(r"((?:^|;)\s*[\w+.-]+://[^/?#;:@]*):[^/?#;]*@", r"\1:**@", url)

@@ -24,7 +24,7 @@ from celery_app import app
 from lab.evidence import waiting
 from lab.sandbox import Sandbox
 from monitor import get_queue_length, monitor_task, purge_queue
-from settings import ROOT, Settings, without_password
+from settings import ROOT, Settings, server_of, without_password
 from tasks.advanced_tasks import fetch_data, idempotent_task, robust_task
 from tasks.basic_tasks import add, count_words, simple_calculation, task_with_progress
 from tests.helper_tasks import retry_at
@@ -425,6 +425,23 @@ def test_a_password_in_a_url_that_is_refused_is_not_shown(tmp_path: Path, name: 
 )
 def test_a_url_is_shown_without_its_passwords(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("redis://:a@one:6379/0", "redis://:a@one:6379/15", True),
+        ("redis://one", "redis://one/1", True),
+        ("rediss://one/0?ssl_cert_reqs=none", "rediss://one/1?ssl_cert_reqs=none", True),
+        ("redis+socket:///tmp/s?virtual_host=0", "redis+socket:///tmp/s?virtual_host=1", True),
+        ("sentinel://one/0;sentinel://two/0", "sentinel://one/1;sentinel://two/1", True),
+        ("redis://one/0", "redis://two/0", False),
+        ("redis://one:6379/0", "redis://one:6380/0", False),
+        ("redis+socket:///tmp/1", "redis+socket:///tmp/2", False),
+    ],
+)
+def test_two_databases_of_one_server(one: str, other: str, same: bool) -> None:
+    assert (server_of(one) == server_of(other)) is same
 
 
 def test_a_broker_url_without_a_result_backend(tmp_path: Path) -> None:
