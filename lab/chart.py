@@ -1,6 +1,7 @@
 """Runs of tasks as a chart: text for a terminal, SVG for a notebook."""
 
 import io
+import math
 import statistics
 import warnings
 from collections import Counter
@@ -31,7 +32,8 @@ FILLS: dict[str, dict[str, Any]] = {
     "?": {"facecolor": "white", "edgecolor": "#a02020", "hatch": "////"},
 }
 ID_LETTERS = 8
-SVG_LABEL_LETTERS = 60
+SVG_LABEL_LETTERS = 45
+SVG_WORKER_LETTERS = 20
 LEGEND_COLUMNS = 5
 NO_EVENTS = "Do the workers send events? celery -A celery_app control enable_events"
 
@@ -50,11 +52,12 @@ def chart(runs: Sequence[Run], width: int = 110, rows: int = MOST_ROWS) -> str:
     columns = max(10, width - label_width - 14)
     lines = [f"{'':{label_width}}   0 s{f'{end - begin:.2f} s':>{columns - 3}}"]
     bars = [_bar(run, begin, end, columns) for run in shown]
-    worker = None
-    for run, label, bar in zip(shown, labels, bars, strict=True):
-        if run.worker != worker:
-            worker = run.worker
-            lines.append(printable(worker) or "no worker yet")
+    workers = shortened([printable(run.worker) or "no worker yet" for run in shown], width)
+    last = None
+    for run, label, bar, worker in zip(shown, labels, bars, workers, strict=True):
+        if worker != last:
+            last = worker
+            lines.append(worker)
         lasted = "" if run.ran is None else f"{run.ran:.3f} s"
         lines.append(f"  {set_cell_size(label, label_width)} |{bar}| {lasted}".rstrip())
     used = "".join(bars)
@@ -76,7 +79,7 @@ def svg_chart(runs: Sequence[Run], rows: int = MOST_ROWS) -> str:
     # Text stays text: it can be searched, copied and read aloud. A name with dollar signs is no formula.
     with rc_context({"svg.fonttype": "none", "text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the browser has the letters that this font lacks
-        figure = Figure(figsize=(10, 1.4 + 0.25 * len(shown)), layout="constrained")
+        figure = Figure(layout="constrained")
         axes = figure.add_subplot()
         axes.set_xlabel("seconds", fontsize="small")
         title = "No task event was seen."
@@ -92,6 +95,7 @@ def svg_chart(runs: Sequence[Run], rows: int = MOST_ROWS) -> str:
             if sign.isalpha() and sign in used
         ]
         figure.legend(handles=patches, loc="outside lower left", ncols=LEGEND_COLUMNS, fontsize="small")
+        figure.set_size_inches(10, 1.2 + 0.25 * (len(shown) + math.ceil(len(patches) / LEGEND_COLUMNS)))
         figure.savefig(image, format="svg")
     return image.getvalue()
 
@@ -188,10 +192,11 @@ def _draw_rows(axes: "Axes", shown: Sequence[Run], begin: float, end: float) -> 
         letters = ("D" if run.redelivered else "") + ENDINGS.get(run.outcome, ("?", ""))[0]
         axes.text(last - begin, row, f" {letters}", va="center", fontsize="small")
         used += letters
-    labels = zip(_labels(shown, SVG_LABEL_LETTERS), shown, strict=True)
-    texts = [f"{label} · {printable(run.worker) or 'no worker'}" for label, run in labels]
-    axes.set_yticks(range(len(shown)), texts)
+    workers = shortened([printable(run.worker) or "no worker" for run in shown], SVG_WORKER_LETTERS)
+    labels = zip(_labels(shown, SVG_LABEL_LETTERS), workers, strict=True)
+    axes.set_yticks(range(len(shown)), [f"{label} · {worker}" for label, worker in labels])
     axes.tick_params(axis="y", labelsize="small")
     axes.invert_yaxis()
-    axes.margins(x=0.04)
+    lasted = max(end - begin, 1e-6)
+    axes.set_xlim(-0.02 * lasted, 1.04 * lasted)  # also where a run has no bar: its letter is inside
     return used

@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from rich.cells import cell_len
+
 
 def shortened(texts: Sequence[str], width: int) -> list[str]:
-    """Return each of `texts` with at most `width` letters.
+    """Return each of `texts` with at most `width` columns; a Chinese letter takes two.
 
     A longer one loses its middle. Where two different ones would look the same, they get a number.
     """
@@ -21,7 +23,16 @@ def shortened(texts: Sequence[str], width: int) -> list[str]:
 
 
 def _cut(text: str, width: int) -> str:
-    if len(text) <= width:
+    if cell_len(text) <= width:
         return text
     end = max(0, width - 1) // 3
-    return f"{text[: max(0, width - 1 - end)]}…{text[len(text) - end :]}"
+    return f"{_first(text, width - 1 - end)}…{_first(text[::-1], end)[::-1]}"
+
+
+def _first(text: str, width: int) -> str:
+    taken = 0
+    for at, sign in enumerate(text):
+        taken += cell_len(sign)
+        if taken > width:
+            return text[:at]
+    return text

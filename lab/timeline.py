@@ -23,6 +23,7 @@ from kombu.exceptions import OperationalError
 
 from broker import broker_channel
 from celery_app import app, broker_trouble
+from lab import console
 from lab.canvas import last_ids, planned_ids, task_ids
 from lab.chart import MOST_ROWS, NO_EVENTS, chart, svg_chart
 from lab.runs import FINAL, Event, Run, is_readable, outcome_of, runs_of
@@ -123,7 +124,7 @@ class Timeline:
         if self.unreadable:
             notes.append(f"{self.unreadable} events of other programs were not understood.")
         if self.wrong_clocks:
-            names = ", ".join(sorted(self.wrong_clocks))
+            names = console.printable(", ".join(sorted(self.wrong_clocks)))
             notes.append(f"The clock of {names} is wrong: its times are those of arrival here.")
         return notes
 

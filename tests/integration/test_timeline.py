@@ -17,10 +17,11 @@ from celery import chord, group
 from celery.events.event import get_exchange
 from kombu import Producer
 from kombu.exceptions import OperationalError
+from rich.cells import cell_len
 
 from celery_app import app
-from lab.chart import chart
-from lab.runs import Event, Run, runs_of
+from lab.chart import chart, svg_chart
+from lab.runs import ENDINGS, Event, Run, runs_of
 from lab.sandbox import Sandbox, Worker
 from lab.timeline import Timeline
 from settings import ROOT
@@ -340,15 +341,15 @@ def test_an_event_that_lacks_fields_is_shown_with_what_it_has(worker: Worker, ti
 def test_a_run_of_another_clock_has_the_time_of_its_arrival(worker: Worker, timeline: Timeline) -> None:
     event = {"type": "task-started", "uuid": "x", "hostname": "late@host"}
     publish(event | {"timestamp": time.time() - 3600})
-    publish(event | {"timestamp": time.time() + 3600, "uuid": "y", "hostname": "early@host"})
+    publish(event | {"timestamp": time.time() + 3600, "uuid": "y", "hostname": "early@host\x1b[2J"})
     publish(event | {"timestamp": time.time(), "uuid": "z", "hostname": "right@host"})
     before = time.time()
     timeline.wait_for(add.delay(1, 2))
     odd = {run.worker.partition("@")[0]: run for run in timeline.runs if run.outcome == "started"}
     assert set(odd) == {"late", "early", "right"}
     assert all(abs((one.started or 0) - before) < 60 for one in odd.values())
-    assert timeline.wrong_clocks == {"late@host", "early@host"}
-    assert "The clock of early@host, late@host is wrong" in timeline.text()
+    assert timeline.wrong_clocks == {"late@host", "early@host\x1b[2J"}
+    assert "The clock of early@host\\x1b[2J, late@host is wrong" in timeline.text()
 
 
 def test_a_worker_in_another_time_zone_has_the_right_times(worker: Worker, timeline: Timeline) -> None:
@@ -422,6 +423,23 @@ def test_labels_that_are_cut_stay_different() -> None:
         assert sum(label.endswith("retry 1 redelivered") for label in bars) == 4
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_the_picture_keeps_its_shape_whatever_the_names_and_endings_are() -> None:
+    long = [Run(sign * 500, f"tasks.{sign * 500}", sign * 500, sent=1.0) for sign in "xW@天"]
+    ends = [
+        Run(str(number), "tasks.add", "worker@host", 0, True, 1.0, 2.0, 3.0, 4.0, outcome)
+        for number, outcome in enumerate(ENDINGS)
+    ]
+    only_an_end = [
+        Run("short", started=1.0, ended=1.0001, outcome="failed"),
+        Run("far", ended=9.0, outcome="failed"),
+    ]
+    for runs in (*([one] for one in long), long, ends, only_an_end, only_an_end[1:]):
+        for rows in (1, 40):
+            ElementTree.fromstring(svg_chart(runs, rows))
+        assert max(map(cell_len, chart(runs, 110).splitlines()[:-2])) <= 110
+
+
 def test_learn_timeline_collects_until_ctrl_c(worker: Worker, tmp_path: Path) -> None:
     svg = tmp_path / "timeline.svg"
     program = subprocess.Popen(
@@ -449,5 +467,5 @@ def test_learn_timeline_refuses_a_picture_in_a_folder_that_does_not_exist(
     svg = tmp_path / "nowhere" / "timeline.svg"
     command = [sys.executable, "-m", "lab.cli", "timeline", "--svg", str(svg)]
     program = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (program.returncode, program.stdout) == (1, "")
-    assert program.stderr == f"Error: --svg {svg}: there is no folder {svg.parent}. Make it first.\n"
+    assert (program.returncode, program.stdout) == (2, "")
+    assert f"nothing can be written in the folder {svg.parent}" in program.stderr
