@@ -205,10 +205,17 @@ DRILL: dict[str, Any] = RELIABLE | {
     "visibility_timeout": 3,
     "unacked_restore_interval": 1,
     "unacked_restore_throttle": 1,
+    # A worker that is killed while it puts messages back keeps the others from it: by default for 5 minutes.
+    "unacked_mutex_expire": 1,
 }
 
 PROFILES = {"reliable": RELIABLE, "fast": FAST, "drill": DRILL}
-_REDIS_OPTIONS = {"visibility_timeout", "unacked_restore_interval", "unacked_restore_throttle"}
+_REDIS_OPTIONS = {
+    "visibility_timeout",
+    "unacked_restore_interval",
+    "unacked_restore_throttle",
+    "unacked_mutex_expire",
+}
 
 profile = PROFILES[settings.celery_profile]
 app.conf.update({key: value for key, value in profile.items() if key not in _REDIS_OPTIONS})
