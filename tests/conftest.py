@@ -51,9 +51,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Run single files, as in `./learn test tests/unit/test_mail.py`, in one process: it starts sooner."""
+    """Return how many processes run the tests: two for each core, because most tests wait for another process.
+
+    Single files, as in `./learn test tests/unit/test_mail.py`, run in one process: it starts sooner.
+    """
     only_files = all(Path(argument.partition("::")[0]).is_file() for argument in config.args)
-    return 0 if only_files else None
+    return 0 if only_files else 2 * (os.cpu_count() or 1)
 
 
 def is_whole(config: pytest.Config) -> bool:
