@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Return how many processes run the tests: two for each core, because most tests wait for another process.
+    """Return how many processes run the tests: two for each core, for most tests wait for other processes.
 
     Single files, as in `./learn test tests/unit/test_mail.py`, run in one process: it starts sooner.
     """
