@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu import pools
 
+from celery_app import app
 from lab.sandbox import Sandbox
 from services.database import engine
 from settings import MAIL_SOCKET, settings
@@ -121,6 +123,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 # --- a real broker and real workers for each test ---
 
 
+def forget_connections() -> None:
+    """Let this process connect anew: a test before may have restarted the broker."""
+    pools.reset()
+    app._pool = app.amqp._producer_pool = None  # type: ignore[attr-defined]
+
+
 @pytest.fixture(scope="session")
 def shared_sandbox() -> Iterator[Sandbox]:
     """Keep the sandbox's parent process and its broker running for all tests of this process."""
@@ -134,6 +142,7 @@ def shared_sandbox() -> Iterator[Sandbox]:
 def sandbox(shared_sandbox: Sandbox) -> Iterator[Sandbox]:
     """Return a sandbox with an empty broker. Its workers end with the test."""
     with Sandbox() as sandbox:
+        forget_connections()
         sandbox.broker.client().flushall()
         yield sandbox
         for worker in sandbox.workers:
@@ -144,6 +153,7 @@ def sandbox(shared_sandbox: Sandbox) -> Iterator[Sandbox]:
 def drill_sandbox(shared_sandbox: Sandbox) -> Iterator[Sandbox]:
     """Return a sandbox whose workers have the drill profile: redelivery within seconds."""
     with Sandbox(profile="drill") as sandbox:
+        forget_connections()
         sandbox.broker.client().flushall()
         yield sandbox
         for worker in sandbox.workers:
