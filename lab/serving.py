@@ -27,7 +27,8 @@ def queues_served() -> dict[str, list[str]]:
 def served(queues: Sequence[str], concurrency: int = 2) -> Iterator[Sandbox]:
     """Have `queues` served for the time of a block, and say by whom.
 
-    Uses the workers that serve them. For queues that nobody serves, starts a worker for the block.
+    Uses the workers that serve them, but none that ends with another program: it could end in the midst of
+    the block. For queues that nobody else serves, starts a worker for the block.
     Raises `SandboxError` if the sandbox or the worker does not start, and `SystemExit` if a broker of the
     user does not answer.
     """
@@ -39,7 +40,7 @@ def served(queues: Sequence[str], concurrency: int = 2) -> Iterator[Sandbox]:
     try:
         if settings.uses_sandbox:
             sandbox.broker.require_ready()  # it may be frozen, or full
-        found = {} if sandbox.is_new and settings.uses_sandbox else queues_served()
+        found = {} if sandbox.is_new and settings.uses_sandbox else _that_stay(sandbox, queues_served())
         missing = [queue for queue in queues if queue not in found]
         if missing:
             with console.waiting_for("a worker"):
@@ -52,6 +53,15 @@ def served(queues: Sequence[str], concurrency: int = 2) -> Iterator[Sandbox]:
         yield sandbox
     finally:
         sandbox.close()
+
+
+def _that_stay(sandbox: Sandbox, found: dict[str, list[str]]) -> dict[str, list[str]]:
+    passing = {worker.name for worker in sandbox.connection.status().workers if not worker.pinned}
+    staying = {
+        queue: [worker for worker in workers if worker.partition("@")[0] not in passing]
+        for queue, workers in found.items()
+    }
+    return {queue: workers for queue, workers in staying.items() if workers}
 
 
 class LoneWorker:

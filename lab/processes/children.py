@@ -36,7 +36,7 @@ class Children:
         self._watchdog = watchdog
         self._let_go = let_go
 
-    def start(self, kind: str, name: str, run: Callable[[], None]) -> Process:
+    def start(self, kind: str, name: str, run: Callable[[], None], pinned: bool = False) -> Process:
         """Fork a child that calls `run` and ends. What it prints goes to the log `name`.log."""
         log = self._logs / f"{name}.log"
         out = open_log(log)
@@ -49,7 +49,7 @@ class Children:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(out)
         make_group(pid)
-        process = Process(name, pid, log)
+        process = Process(name, pid, log, pinned)
         self.alive[pid] = Child(kind, process)
         return process
 

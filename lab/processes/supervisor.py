@@ -156,7 +156,7 @@ class Supervisor:
         ready = os.fdopen(reader, "rb")
         try:
             worker = self.children.start(
-                "worker", name, lambda: run_worker(order, name, self.folder / "tmp", tell)
+                "worker", name, lambda: run_worker(order, name, self.folder / "tmp", tell), order.pinned
             )
         finally:
             os.close(tell)

@@ -88,11 +88,15 @@ class Stop(Message):
 
 @dataclass(frozen=True)
 class Process(Message):
-    """A process of a sandbox: its name, its process id, its log file."""
+    """A process of a sandbox: its name, its process id, its log file.
+
+    `pinned`: a worker that stays when the program that started it ends.
+    """
 
     name: str
     pid: int
     log: Path
+    pinned: bool = False
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Self:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -142,9 +143,11 @@ def test_nothing_is_left_of_a_program_that_was_started_with_signals_ignored(
 
 
 def test_a_sandbox_ends_when_its_program_is_killed_before_it_could_join(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lab.processes.supervisor", str(folder), str(tmp_path), "server"]
-    supervisor = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True, timeout=60)
-    assert "ready" in supervisor.stdout
+    command = [sys.executable, "-m", "lab.processes", str(folder), str(tmp_path), "broker"]
+    ours, its = socket.socketpair()
+    with ours, its:
+        subprocess.run(command, cwd=ROOT, stdin=its, check=True, timeout=60)
+        wait_for("it starts", folder.exists)
     wait_for("it has ended", lambda: not processes_of(folder) and not folder.exists(), seconds=20)
 
 

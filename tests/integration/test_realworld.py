@@ -9,12 +9,14 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
+from mailbox import Maildir
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Mailbox
 from celery import Task, chord
 from celery.canvas import Signature
 from celery.result import AsyncResult
@@ -23,13 +25,13 @@ from sqlalchemy import delete, func, select
 
 from celery_app import DRILL, app
 from lab.faults import kill_child
-from lab.mail_server import Fault, fail_next, history, mail_server, received
+from lab.mail_server import Fault, fail_next, history, received
 from lab.sandbox import Sandbox
 from services.database import migrate, reading, writing
 from services.mail import PermanentMailError, SentMail
 from services.models import Import, ImportPart, Order
 from services.order_import import COLUMNS, begin_import
-from settings import MAIL_SOCKET, RESULT_DATABASE, ROOT
+from settings import RESULT_DATABASE, ROOT
 from tasks import realworld_tasks
 from tasks.realworld_tasks import (
     MAIL_RETRIES,
@@ -48,6 +50,7 @@ from tasks.realworld_tasks import (
     sales_report_by_mail,
     send_email,
 )
+from tests.newcomer import free_port
 from tests.waiting import wait_for, wait_until_idle
 
 pytestmark = pytest.mark.usefixtures("data")
@@ -176,16 +179,22 @@ def test_a_permanent_failure_is_not_retried(worker: Sandbox, mailbox: Path) -> N
     assert history(mailbox) == ["550"]
 
 
-def test_a_mail_waits_for_a_server_that_is_away(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    with tempfile.TemporaryDirectory() as name:  # pytest's own folder is too long for a socket's path
-        monkeypatch.setenv("SMTP_HOST", f"{name}/{MAIL_SOCKET}")
-        sandbox.start_worker([QUEUE])
-        sent = send_email.delay(*LETTER)
-        wait_for("a retry", lambda: sent.state == "RETRY")
-        assert "does not answer" in str(sent.info)
-        with mail_server(Path(name)):
-            sent.get(timeout=60)
-        assert len(received(Path(name))) == 1
+def test_a_mail_waits_for_a_server_that_is_away(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Controller(Mailbox(tmp_path / "mails"), hostname="127.0.0.1", port=free_port())
+    monkeypatch.setenv("SMTP_HOST", server.hostname)
+    monkeypatch.setenv("SMTP_PORT", str(server.port))
+    sandbox.start_worker([QUEUE])
+    sent = send_email.delay(*LETTER)
+    wait_for("a retry", lambda: sent.state == "RETRY")
+    assert "does not answer" in str(sent.info)
+    server.start()
+    try:
+        sent.get(timeout=60)
+    finally:
+        server.stop()
+    assert len(Maildir(tmp_path / "mails")) == 1
 
 
 def test_a_worker_killed_after_the_server_accepted_sends_again_and_one_copy_is_kept(

@@ -89,6 +89,13 @@ def test_a_step_that_raises_is_told_in_one_line(sandbox: Sandbox, tmp_path: Path
     )
 
 
+def test_a_story_relies_on_no_worker_that_may_end_before_it_does(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.start_worker(["basic"])  # this one ends with another program, which is this test
+    program = tell(tmp_path, expect="7")
+    assert (program.returncode, program.stderr) == (0, "")
+    assert "This program uses a worker of its own" in program.stdout
+
+
 def test_a_lone_worker_serves_its_queue_in_the_order_of_priorities(sandbox: Sandbox) -> None:
     sandbox.start_worker(["basic", "advanced", "health"])
     alone = LoneWorker(sandbox)
