@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from functools import cache
 
 from sqlalchemy import Engine, ExceptionContext, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from services.models import Base
 from settings import ROOT, settings
 
 FETCH_ROWS = 2_000  # rows that a query over a large table holds in memory at once
@@ -85,6 +87,15 @@ def reading() -> Iterator[Session]:
         else:
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         yield session
+
+
+def upsert(session: Session, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT into `table` that can say ON CONFLICT, for the database of `session`.
+
+    Both databases have it. SQLAlchemy has it for each of them.
+    """
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    return sqlite.insert(table) if is_sqlite else postgresql.insert(table)
 
 
 def migrate() -> None:

@@ -9,10 +9,9 @@ import uuid
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from services.database import writing
+from services.database import upsert, writing
 from services.models import MailEntry, UtcDateTime
 
 KEPT = timedelta(days=30)  # longer than any message waits for its redelivery
@@ -33,7 +32,7 @@ def claim(message_id: str, lease: timedelta) -> str | None:
     with writing() as session:
         now = _now(session)
         session.execute(delete(MailEntry).where(MailEntry.claimed_at < now - KEPT))
-        new = _insert(session).values(message_id=message_id, owner=owner, claimed_at=now)
+        new = upsert(session, MailEntry).values(message_id=message_id, owner=owner, claimed_at=now)
         claimed = new.on_conflict_do_update(
             index_elements=["message_id"],
             set_={"owner": owner, "claimed_at": now},
@@ -59,7 +58,9 @@ def record_sent(message_id: str, owner: str) -> None:
     """Write down that a mail has been sent, whoever has claimed it since."""
     with writing() as session:
         now = _now(session)
-        sent = _insert(session).values(message_id=message_id, owner=owner, claimed_at=now, sent_at=now)
+        sent = upsert(session, MailEntry).values(
+            message_id=message_id, owner=owner, claimed_at=now, sent_at=now
+        )
         session.execute(sent.on_conflict_do_update(index_elements=["message_id"], set_={"sent_at": now}))
 
 
@@ -76,9 +77,3 @@ def _is_claim(message_id: str, owner: str) -> ColumnElement[bool]:
 def _now(session: Session) -> datetime:
     """Return the time of the database: one clock for all hosts."""
     return session.scalars(select(func.now(type_=UtcDateTime))).one()
-
-
-def _insert(session: Session) -> sqlite.Insert | postgresql.Insert:
-    """Return an INSERT that can say ON CONFLICT. Both databases have it, SQLAlchemy has it for each."""
-    is_sqlite = session.get_bind().dialect.name == "sqlite"
-    return sqlite.insert(MailEntry) if is_sqlite else postgresql.insert(MailEntry)

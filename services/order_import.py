@@ -21,11 +21,10 @@ from typing import Annotated, Any, NamedTuple, TypedDict, cast
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from sqlalchemy import CursorResult, delete, func, insert, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from services.csv_file import CsvFile, Place, Row, as_text, harmless, open_csv
-from services.database import FETCH_ROWS, reading, writing
+from services.database import FETCH_ROWS, reading, upsert, writing
 from services.models import Import, ImportPart, Order, Reject
 from services.paths import atomic_write, inside, what_is_there
 from settings import settings
@@ -319,7 +318,7 @@ def _part(first: int, place: Place) -> ImportPart:
 def _note_down(source: CsvFile, import_id: str, parts: list[ImportPart]) -> None:
     """Store an import and its parts, unless another call with this id was faster."""
     with writing() as session:
-        new = _insert(session, Import).values(
+        new = upsert(session, Import).values(
             id=import_id, path=source.name, fingerprint=source.fingerprint, started_at=datetime.now(UTC)
         )
         number = session.scalar(new.on_conflict_do_nothing().returning(Import.number))
@@ -418,18 +417,12 @@ def _store(
 def _store_orders(session: Session, orders: list[dict[str, Any]]) -> None:
     # In one order everywhere, or two parts with the same orders lock each other out.
     orders.sort(key=itemgetter("order_id"))
-    new = _insert(session, Order)
+    new = upsert(session, Order)
     values = {column: new.excluded[column] for column in (*COLUMNS, "import_number", "line")}
     later = tuple_(Order.import_number, Order.line) < tuple_(new.excluded.import_number, new.excluded.line)
     session.connection().execute(
         new.on_conflict_do_update(index_elements=["order_id"], set_=values, where=later), orders
     )
-
-
-def _insert(session: Session, table: type[Order | Import]) -> sqlite.Insert | postgresql.Insert:
-    """Return an INSERT that can say ON CONFLICT. Both databases have it, SQLAlchemy has it for each."""
-    is_sqlite = session.get_bind().dialect.name == "sqlite"
-    return sqlite.insert(table) if is_sqlite else postgresql.insert(table)
 
 
 # --- The rejects file ------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ def test_a_sandbox_ends_when_its_program_is_killed_before_it_could_join(folder: 
     command = [sys.executable, "-m", "lab.processes", str(folder), str(tmp_path), "broker"]
     ours, its = socket.socketpair()
     with ours, its:
-        subprocess.run(command, cwd=ROOT, stdin=its, check=True, timeout=60)
+        subprocess.run(command, cwd=ROOT, stdin=its.fileno(), check=True, timeout=60)
         wait_for("it starts", folder.exists)
     wait_for("it has ended", lambda: not processes_of(folder) and not folder.exists(), seconds=20)
 

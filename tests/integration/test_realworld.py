@@ -455,9 +455,8 @@ def assert_imported(data: Path, done: Any, rows: int) -> None:
 
 def redeliver_within_seconds(monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
     """Let workers that start later, and load tests.helper_tasks, give back quickly what a dead one held."""
-    # A worker that is killed while it gives messages back keeps others from doing so: for 300 s by default.
-    redelivery = {name: DRILL[name] for name in ("unacked_restore_interval", "unacked_restore_throttle")}
-    changed = app.conf.broker_transport_options | redelivery | {"unacked_mutex_expire": 1} | options
+    names = ("unacked_restore_interval", "unacked_restore_throttle", "unacked_mutex_expire")
+    changed = app.conf.broker_transport_options | {name: DRILL[name] for name in names} | options
     monkeypatch.setenv("TEST_CONF", json.dumps({"broker_transport_options": changed}))
 
 
