@@ -4,10 +4,13 @@ import contextlib
 import fcntl
 import os
 import shutil
+import socket
+import time
 from pathlib import Path
 
 LOCK = "supervisor.lock"
 CONTROL_SOCKET = "control.sock"
+DYING_SECONDS = 2.0  # a process that was killed holds its locks a moment longer than its connections
 
 
 class Taken(Exception):
@@ -78,8 +81,25 @@ def remove_folder(folder: Path) -> None:
 
 def remove_what_is_left(folder: Path) -> None:
     """Remove a folder whose supervisor and watchdog were both killed, and no other."""
-    if folder.exists():
-        with contextlib.suppress(Taken, OSError):  # it is in use, or not a sandbox's
+    deadline = time.monotonic() + DYING_SECONDS
+    while folder.exists():
+        try:
             lock = take_folder(folder)
+        except OSError:  # it is not a sandbox's
+            return
+        except Taken:
+            if _is_served(folder) or time.monotonic() > deadline:
+                return
+            time.sleep(0.01)
+        else:
             remove_folder(folder)
             os.close(lock)
+
+
+def _is_served(folder: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as link:
+        try:
+            link.connect(str(folder / CONTROL_SOCKET))
+        except OSError:
+            return False
+    return True

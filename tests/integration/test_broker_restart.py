@@ -201,7 +201,7 @@ def test_an_eta_task_is_gone_after_a_restart_without_data_and_late_after_one_wit
     # The worker forgets it. Redis has it as unacknowledged, and delivers it after the visibility timeout.
     drill_sandbox.start_worker(["basic"], include=["tests.helper_tasks"])
     for text, restart in (("gone", Broker.restart), ("late", restart_with_its_data)):
-        mark.apply_async((str(tmp_path / "runs"), text), countdown=1)
+        mark.apply_async((str(tmp_path / "runs"), text), countdown=4)
         wait_for("the worker holds it", lambda: drill_sandbox.broker.client().hlen("unacked") == 1)
         restart(drill_sandbox.broker)
         assert add.delay(1, 2).get(timeout=RETRIES) == 3

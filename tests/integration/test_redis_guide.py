@@ -145,6 +145,8 @@ def stop(server: Server) -> None:
 
 
 def kill(server: Server) -> None:
+    # On a slow disk a write may wait for one that is under way, for up to two seconds.
+    wait_for("all is written", lambda: not server.client().info("persistence").get("aof_buffer_length"))
     server.end(signal.SIGKILL)
     server.start()
 

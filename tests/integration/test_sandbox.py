@@ -417,6 +417,7 @@ def test_a_sandbox_of_another_version_is_left_alone_and_told(folder: Path) -> No
         def answer() -> None:
             connection, _ = other.accept()
             with connection:
+                connection.recv(1000)
                 connection.sendall(b'{"supervisor": 1}\n')
 
         Thread(target=answer).start()
