@@ -41,6 +41,7 @@ class Checkout:
         self.folder = folder
         self.python = str(folder / ".venv" / "bin" / "python")
         self.environment = os.environ | {"SANDBOX_DIR": f"{room}/s", "STATE_DIR": f"{room}/state"}
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a learner's Python keeps what it compiles
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         """Start a command in its folder."""

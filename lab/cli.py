@@ -72,6 +72,7 @@ def learn(context: click.Context) -> None:
 @learn.command()
 def tour() -> None:
     """The guided tour, in about a minute."""
+    _begin_sandbox()
     from lab.tour import story
 
     story.main([])
@@ -84,7 +85,16 @@ def example(name: str, arguments: tuple[str, ...]) -> None:
     """Run one of the scripts in examples/."""
     path = str(ROOT / "examples" / f"{name}_usage.py")
     sys.argv = [path, *arguments]
+    if not arguments:  # --help needs none
+        _begin_sandbox()
     runpy.run_path(path, run_name="__main__")
+
+
+def _begin_sandbox() -> None:
+    """Let the sandbox start while this program imports what it needs."""
+    from lab.processes.connection import begin
+
+    begin(settings.sandbox_folder, settings.state_dir / "logs", with_broker=settings.uses_sandbox)
 
 
 @learn.command(context_settings=PASS_ON)

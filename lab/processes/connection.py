@@ -172,17 +172,29 @@ def join(folder: Path, logs: Path | None = None, with_broker: bool = True) -> Co
         )
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        if connection := connect(folder) or _start(folder, logs or folder / "logs", with_broker):
+        begun = _begun.pop(folder, None)
+        if not begun and (connection := connect(folder)):
+            return connection
+        if connection := _started(*begun or _spawn(folder, logs or folder / "logs", with_broker)):
             return connection
         time.sleep(0.02)  # another program is starting or ending it at this moment
     raise SandboxError(f"The sandbox in {folder} did not start within {START_SECONDS:.0f} seconds.")
 
 
-def _start(folder: Path, logs: Path, with_broker: bool) -> Connection | None:
-    """Start a supervisor, and return the connection to it, or None if another one has the folder.
+def begin(folder: Path, logs: Path | None = None, with_broker: bool = True) -> None:
+    """Start the sandbox in `folder`, if it does not run, and do not wait for it: `join` will.
 
-    It has this connection from its first moment on: if this program is killed, it ends.
+    It takes half a second of its own, in which this program can import Celery.
     """
+    if not (folder / CONTROL_SOCKET).exists():
+        _begun[folder] = _spawn(folder, logs or folder / "logs", with_broker)
+
+
+_begun: dict[Path, tuple[Connection, subprocess.Popen[bytes]]] = {}
+
+
+def _spawn(folder: Path, logs: Path, with_broker: bool) -> tuple[Connection, subprocess.Popen[bytes]]:
+    """Start a supervisor. It has a connection from its first moment: if this program is killed, it ends."""
     ours, its = socket.socketpair()
     supervisor = subprocess.Popen(
         [sys.executable, "-m", "lab.processes", str(folder), str(logs), "broker" if with_broker else "-"],
@@ -193,7 +205,11 @@ def _start(folder: Path, logs: Path, with_broker: bool) -> Connection | None:
         start_new_session=True,  # Ctrl-C in the terminal is for its user, not for the supervisor
     )
     its.close()
-    connection = Connection(folder, ours)
+    return Connection(folder, ours), supervisor
+
+
+def _started(connection: Connection, supervisor: subprocess.Popen[bytes]) -> Connection | None:
+    """Return the connection when the sandbox has started, or None if another supervisor has the folder."""
     try:
         answer = connection.exchange(GetStatus())
         if isinstance(answer, Status):
@@ -201,7 +217,8 @@ def _start(folder: Path, logs: Path, with_broker: bool) -> Connection | None:
         connection.close()
         if isinstance(answer, Busy):
             return None
-        raise SandboxError(f"The sandbox could not start in {folder}. {_reason(answer, supervisor)}")
+        reason = _reason(answer, supervisor)
+        raise SandboxError(f"The sandbox could not start in {connection.folder}. {reason}")
     finally:
         assert supervisor.stderr
         supervisor.stderr.close()

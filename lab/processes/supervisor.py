@@ -145,7 +145,8 @@ class Supervisor:
             if server.pid not in self.children.alive or time.monotonic() > deadline:
                 kill_group(server.pid, signal.SIGKILL)
                 raise RuntimeError(f"The server {server.name} did not start. {why(server.log, self.folder)}")
-            time.sleep(0.002)
+            if next(self.preloading, None) is None:
+                time.sleep(0.002)
 
     def _start_worker(self, order: StartWorker, program: Program) -> None:
         """Fork a Celery worker. The program gets the answer when the worker is ready, or has failed."""
