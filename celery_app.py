@@ -27,7 +27,7 @@ from transport import BACKENDS, Messages, check_options, explain
 # --- Queues: a task module's name is its queue's name -------------------------------------------------
 
 # The order in which a learner meets them. A new module tasks/x_tasks.py adds the queue x by itself.
-_PLANNED_QUEUES = ("basic", "advanced", "realworld", "ai", "maintenance", "health")
+_FIRST_QUEUES = ("basic", "advanced", "realworld")
 
 TASK_MODULES = [
     f"tasks.{module.name}"
@@ -41,7 +41,7 @@ def queue_of(module: str) -> str:
     return module.rpartition(".")[2].removesuffix("_tasks")
 
 
-QUEUES = list(dict.fromkeys([*_PLANNED_QUEUES, *map(queue_of, TASK_MODULES)]))
+QUEUES = list(dict.fromkeys([*_FIRST_QUEUES, *map(queue_of, TASK_MODULES)]))
 
 
 def route_by_module(
@@ -366,6 +366,9 @@ def _check_before_any_celery_command(options: dict[str, Any], **_: Any) -> None:
 
 @celeryd_init.connect
 def _prepare_worker(sender: str, conf: Any, options: dict[str, Any], **_: Any) -> None:
+    for queue in options.get("queues") or ():
+        if queue not in app.amqp.queues:
+            raise SystemExit(f"queue={queue!r}: no such queue; use one of {', '.join(QUEUES)}")
     # Two workers with one name answer for each other: a command for one reaches any of them.
     if not options.get("without_mingle") and app.control.ping([sender], timeout=0.5, limit=1):
         raise SystemExit(

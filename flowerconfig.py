@@ -6,6 +6,7 @@ everybody.
 
 import secrets
 
+from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 from tornado.options import options
 
@@ -25,14 +26,18 @@ if not options.unix_socket:
             "Does another Flower run? Choose a port of its own: --port=5556"
         ) from None
 
+login = "Log in as your options say"
 if not options.basic_auth and not options.auth:
+    login = f"Log in as {settings.flower_user}"
     if settings.flower_password:
         password = settings.flower_password.get_secret_value()
+        login += " with FLOWER_PASSWORD"
     elif address in LOOPBACK:
         password = secrets.token_urlsafe(9)
-        print(f"Log in as {settings.flower_user} with the password of this run: {password}", flush=True)
+        login += f" with the password of this run: {password}"
     else:
         raise SystemExit(f"--address={address} is open to others: set FLOWER_PASSWORD first.")
     basic_auth = [f"{settings.flower_user}:{password}"]
 
-print(f"Flower: http://{address}:{options.port}", flush=True)
+# When Flower has told all else: what the user needs stands last.
+IOLoop.current().call_later(1.5, print, f"Flower: http://{address}:{options.port}\n{login}", flush=True)

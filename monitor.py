@@ -1,6 +1,6 @@
 """Look at tasks, workers and queues: from a program, or as a live view in the terminal.
 
-    python monitor.py
+    ./learn monitor
 
 On Redis a queue is several lists, one for each priority, and an unacknowledged message is in none of them:
 it lies in the hash `unacked`. `LLEN` of one list shows a part of the backlog.
@@ -18,6 +18,8 @@ from rich.table import Table
 
 from broker import QueueLength, broker_channel, check_queue, queue_lengths
 from celery_app import app, broker_trouble, require_broker
+
+NO_WORKER = "No worker runs, or none answers. Start one in another terminal: ./start_worker.sh"
 
 
 class TaskState(TypedDict):
@@ -116,28 +118,41 @@ def view() -> Group:
         lengths = queue_lengths(channel)
     for queue, length in lengths.items():
         queues.add_row(queue, str(length["waiting"]), str(length["unacknowledged"]))
-    columns = ("worker", "pool", "concurrency", "queues", "active", "reserved", "scheduled", "done")
-    workers = Table(*columns, title="Workers", title_justify="left")
-    for name, stats in get_worker_stats().items():
+    found = get_worker_stats()
+    return Group(queues, _workers(found) if found else NO_WORKER)
+
+
+def _workers(found: dict[str, WorkerStats]) -> Table:
+    """Return the table of workers. It fits 80 columns, and the queues of a worker are never cut."""
+    table = Table(title="Workers", title_justify="left")
+    table.add_column("worker", overflow="fold")
+    table.add_column("queues", overflow="fold", min_width=len("realworld,"))
+    for number in ("active", "reserved", "scheduled", "done"):
+        table.add_column(number, no_wrap=True, justify="right")
+    for name, stats in found.items():
+        worker = f"{name}\n{stats['pool']}, concurrency {stats['concurrency']}"
         numbers = (stats["active"], stats["reserved"], stats["scheduled"], stats["done"])
-        concurrency, served = str(stats["concurrency"]), ",".join(stats["queues"])
-        workers.add_row(name, stats["pool"], concurrency, served, *map(str, numbers))
-    return Group(queues, workers)
+        table.add_row(worker, ", ".join(stats["queues"]), *map(str, numbers))
+    return table
 
 
 def watch(view: Callable[[], RenderableType], seconds: float = 1.0) -> None:
     """Show what `view` returns, again every `seconds` until Ctrl-C; once, if the output is not a terminal."""
-    out = Console(highlight=False, soft_wrap=True)
+    out = Console(highlight=False)
     if not out.is_terminal:
         out.print(view())
         return
     try:
-        with Live(view(), console=out, auto_refresh=False) as live:
+        with Live(_with_its_end(view()), console=out, auto_refresh=False) as live:
             while True:
                 time.sleep(seconds)
-                live.update(view(), refresh=True)
+                live.update(_with_its_end(view()), refresh=True)
     except KeyboardInterrupt:
         pass
+
+
+def _with_its_end(view: RenderableType) -> Group:
+    return Group(view, "Ctrl-C ends this view.")
 
 
 def main() -> None:

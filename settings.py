@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     sandbox_dir: Path | None = None
     state_dir: Path = ROOT / ".state"
     data_dir: Path = ROOT / "data"
+    workspace_dir: Path = ROOT / "workspace"
     database_url: str | None = None
     periodic_task_seconds: Annotated[float, Field(ge=0.1, le=366 * 86_400)] = 30.0
     flower_user: str = "learner"
@@ -86,7 +87,7 @@ class Settings(BaseSettings):
             raise ValueError(f"no such time zone; {remedy}") from None
         return value
 
-    @field_validator("state_dir", "data_dir", "sandbox_dir")
+    @field_validator("state_dir", "data_dir", "workspace_dir", "sandbox_dir")
     @classmethod
     def _folder_of_the_project(cls, value: Path | None) -> Path | None:
         if value is None:

@@ -5,5 +5,5 @@
 #   ./start_beat.sh [options of `celery beat`]
 set -eu
 
-cd "$(dirname "$0")"
+cd "$(dirname "$(readlink -f "$0")")" # also when it is called through a symbolic link
 exec ./learn run celery -A celery_app beat --loglevel=info "$@"

@@ -6,5 +6,5 @@
 # Log in as FLOWER_USER (default: learner) with FLOWER_PASSWORD. Without it, a password is made for this run.
 set -eu
 
-cd "$(dirname "$0")"
+cd "$(dirname "$(readlink -f "$0")")" # also when it is called through a symbolic link
 exec ./learn run celery -A celery_app flower "$@"

@@ -6,7 +6,6 @@
 #   ./start_worker.sh basic advanced             several queues
 set -eu
 
-here=$(CDPATH='' cd -- "$(dirname "$0")" && pwd -P)
 case ${1-} in
 -h | --help)
     sed -n '2,6s/^# \{0,1\}//p' "$0"
@@ -24,5 +23,5 @@ while [ $# -gt 0 ]; do
 done
 name=$(echo "${queues:-all}" | tr , -)
 
-cd "$here"
+cd "$(dirname "$(readlink -f "$0")")" # also when it is called through a symbolic link
 exec ./learn run celery -A celery_app worker --loglevel=info ${queues:+--queues="$queues"} --hostname="$name@%h" "$@"

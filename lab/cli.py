@@ -23,7 +23,7 @@ PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 # The commands as a learner meets them, and under which heading --help shows them.
 JOURNEY = {
     "Learn": ["tour", "example", "notebooks"],
-    "Try things out": ["up", "status", "run", "xray", "timeline", "diagram", "down"],
+    "Try things out": ["up", "status", "run", "monitor", "xray", "timeline", "diagram", "flower", "down"],
     "Work on this project": ["test", "lint"],
 }
 
@@ -97,22 +97,46 @@ def _begin_sandbox() -> None:
     begin(settings.sandbox_folder, settings.state_dir / "logs", with_broker=settings.uses_sandbox)
 
 
-@learn.command(context_settings=PASS_ON)
+@learn.command(context_settings={"ignore_unknown_options": True})
+@click.option("--no-browser", is_flag=True, help="Open no browser, only print the address.")
+@click.option("--port", default=8888, show_default=True, help="Where it listens, on this machine only.")
+@click.option("--reset", "names", multiple=True, metavar="NAME", help="Give the course's notebook back.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def notebooks(arguments: tuple[str, ...]) -> None:
-    """Open JupyterLab on the notebooks, with a live view beside them and the sandbox running."""
+def notebooks(no_browser: bool, port: int, names: tuple[str, ...], arguments: tuple[str, ...]) -> None:
+    """Open JupyterLab on the notebooks, with a live view beside them and the sandbox running.
+
+    You work on copies of your own, in workspace/notebooks. Other options go to `jupyter lab`. Ctrl-C ends it.
+    """
+    from lab import workspace
+
+    originals, copies = ROOT / "notebooks", settings.workspace_dir / "notebooks"
+    try:
+        for name in names:
+            click.echo(f"Your own is kept as {workspace.reset(originals, copies, name)}", err=True)
+        if names:
+            return
+        for name in workspace.update(originals, copies):
+            click.echo(
+                f"{name} is newer in the course. Yours stays; for the new one: --reset {name}", err=True
+            )
+    except OSError as error:
+        raise click.ClickException(f"{error}. Set WORKSPACE_DIR to a folder of yours.") from error
     os.chdir(ROOT)
     as_root = ("--allow-root",) if os.geteuid() == 0 else ()  # in containers; Jupyter asks for it
     # lab/jupyter/extension.py writes the workspace there, and JupyterLab opens it.
-    layout = (
+    options = (
         f"--LabApp.workspaces_dir={settings.state_dir / 'jupyter'}",
         "--LabApp.default_url=/lab/workspaces/learn",
+        "--ServerApp.answer_yes=True",  # Ctrl-C ends it, and asks nothing
+        "--Application.log_level=WARN",  # the address then stands last
+        f"--ServerApp.port={port}",
+        *(["--no-browser"] if no_browser else []),
     )
     own = str(ROOT / "lab" / "jupyter" / "config")
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
         [own, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
     )
-    run.callback(("jupyter", "lab", "notebooks", *as_root, *layout, *arguments))  # type: ignore[misc]
+    run.callback(("jupyter", "lab", str(copies), *as_root, *options, *arguments))  # type: ignore[misc]
 
 
 # --- Try things out ------------------------------------------------------------------------------------
@@ -186,6 +210,14 @@ def run(command: tuple[str, ...]) -> None:
 
 
 @learn.command()
+def monitor() -> None:
+    """Watch queues and workers, until Ctrl-C."""
+    from monitor import main
+
+    main()
+
+
+@learn.command()
 @click.argument("queue", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--limit", default=10, show_default=True, help="How many entries of each kind to read.")
@@ -249,6 +281,14 @@ def diagram(expression: str, run_it: bool) -> None:
     click.echo(picture.text())
     console.heading("The same as Mermaid text")
     click.echo(picture.mermaid)
+
+
+@learn.command(context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def flower(arguments: tuple[str, ...]) -> None:
+    """Open Flower, a web page that shows workers and tasks. Options go to `celery flower`."""
+    os.chdir(ROOT)
+    run.callback(("celery", "-A", "celery_app", "flower", *arguments))  # type: ignore[misc]
 
 
 @learn.command()

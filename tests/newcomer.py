@@ -121,6 +121,7 @@ def environment_of_a_newcomer(room: Path) -> dict[str, str]:
         "BROWSER": "true",
         "SANDBOX_DIR": f"{room}/sandbox",
         "STATE_DIR": f"{room}/state",
+        "WORKSPACE_DIR": f"{room}/workspace",
         "FLOWER_PORT": str(free_port()),
         "PERIODIC_TASK_SECONDS": "1",
     }

@@ -68,6 +68,7 @@ os.environ |= {
     "TMPDIR": ROOM,
     "SANDBOX_DIR": f"{ROOM}/sandbox",
     "STATE_DIR": f"{ROOM}/state",
+    "WORKSPACE_DIR": f"{ROOM}/workspace",
     # Empty means unset, and it wins over a line in the learner's .env.
     "CELERY_BROKER_URL": "",
     "CELERY_RESULT_BACKEND": "",

@@ -194,7 +194,9 @@ def test_ctrl_c_ends_a_story_with_130_and_leaves_nothing(folder: Path, command: 
     wait_for("it runs", (folder / "broker.sock").exists, seconds=30)
     program.send_signal(signal.SIGINT)
     _, said = program.communicate(timeout=30)
-    assert (program.returncode, said) == (130, "Error: interrupted\n")
+    # Python ends itself by the signal if that came inside of an exec(). A shell says 130 of that, too.
+    assert program.returncode in (130, -signal.SIGINT)
+    assert said == "Error: interrupted\n"
     wait_until_gone(folder)
 
 
