@@ -3,6 +3,7 @@
 import io
 import math
 import statistics
+import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from rich.cells import cell_len, set_cell_size
 
 from lab.console import printable
 from lab.runs import ENDINGS, Run
+from lab.scale import Scale
 from lab.shorten import shortened
 
 if TYPE_CHECKING:  # matplotlib takes half a second to load, so only a program that draws loads it
@@ -23,6 +25,7 @@ SIGNS = {
     ":": "waits in the worker",
     "=": "runs",
     "?": "no end seen",
+    "~": "time left out",
     "D": "redelivered",
 } | dict(ENDINGS.values())
 FILLS: dict[str, dict[str, Any]] = {
@@ -35,6 +38,7 @@ ID_LETTERS = 8
 SVG_LABEL_LETTERS = 45
 SVG_WORKER_LETTERS = 20
 LEGEND_COLUMNS = 5
+STAYS = "\u2007"  # a blank at which no line is broken
 NO_EVENTS = "Do the workers send events? celery -A celery_app control enable_events"
 
 
@@ -45,26 +49,29 @@ def chart(runs: Sequence[Run], width: int = 110, rows: int = MOST_ROWS) -> str:
     """
     if not runs:
         return f"No task event was seen. {NO_EVENTS}"
-    shown, others = _choose(runs, rows)
-    begin, end = _bounds(runs)
-    labels = _labels(shown, width // 3)
+    shown, others = choose(runs, rows)
+    scale = Scale(runs)
+    labels = labels_of(shown, width // 3)
     label_width = max(map(cell_len, labels))  # Chinese letters are two columns wide
-    columns = max(10, width - label_width - 14)
-    lines = [f"{'':{label_width}}   0 s{f'{end - begin:.2f} s':>{columns - 3}}"]
-    bars = [_bar(run, begin, end, columns) for run in shown]
+    lasted = ["" if run.ran is None else f"{run.ran:.3f} s" for run in shown]
+    columns = max(10, width - label_width - 6 - max(8, *map(len, lasted)))
+    lines = [f"{'':{label_width}}   0 s{f'{scale.seconds:.2f} s':>{columns - 3}}"]
+    bars = [_bar(run, scale, columns) for run in shown]
     workers = shortened([printable(run.worker) or "no worker yet" for run in shown], width)
     last = None
-    for run, label, bar, worker in zip(shown, labels, bars, workers, strict=True):
+    for label, bar, worker, seconds in zip(labels, bars, workers, lasted, strict=True):
         if worker != last:
             last = worker
             lines.append(worker)
-        lasted = "" if run.ran is None else f"{run.ran:.3f} s"
-        lines.append(f"  {set_cell_size(label, label_width)} |{bar}| {lasted}".rstrip())
+        lines.append(f"  {set_cell_size(label, label_width)} |{bar}| {seconds}".rstrip())
     used = "".join(bars)
-    lines.append("  ".join(f"{sign} {meaning}" for sign, meaning in SIGNS.items() if sign in used))
-    lines.append(_counts(runs))
+    entries = [f"{sign} {meaning}".replace(" ", STAYS) for sign, meaning in SIGNS.items() if sign in used]
+    lines += [line.replace(STAYS, " ") for line in textwrap.wrap("  ".join(entries), width)]
+    if scale.folds:
+        lines.append(f"Left out, because nothing runs: {left_out(scale)}.")
+    lines.append(counts(runs))
     if others:
-        lines.append(_not_drawn(others))
+        lines.append(not_drawn(others))
     return "\n".join(lines)
 
 
@@ -74,7 +81,7 @@ def svg_chart(runs: Sequence[Run], rows: int = MOST_ROWS) -> str:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    shown, others = _choose(runs, rows)
+    shown, others = choose(runs, rows)
     image = io.StringIO()
     # Text stays text: it can be searched, copied and read aloud. A name with dollar signs is no formula.
     with rc_context({"svg.fonttype": "none", "text.parse_math": False}), warnings.catch_warnings():
@@ -86,7 +93,7 @@ def svg_chart(runs: Sequence[Run], rows: int = MOST_ROWS) -> str:
         used = ""
         if shown:
             used = _draw_rows(axes, shown, *_bounds(runs))
-            title = _counts(runs) + (f" Not drawn: {len(others)}." if others else "")
+            title = counts(runs) + (f" Not drawn: {len(others)}." if others else "")
         figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
         patches = [Patch(label=SIGNS[sign], **style) for sign, style in FILLS.items() if sign in used]
         patches += [
@@ -103,7 +110,7 @@ def svg_chart(runs: Sequence[Run], rows: int = MOST_ROWS) -> str:
 # --- what is drawn ----------------------------------------------------------------------------------------
 
 
-def _choose(runs: Sequence[Run], rows: int) -> tuple[list[Run], list[Run]]:
+def choose(runs: Sequence[Run], rows: int) -> tuple[list[Run], list[Run]]:
     """Return the runs to draw, worker by worker, and the others.
 
     When there are too many, those that went wrong or were redelivered are drawn first, then the longest.
@@ -118,7 +125,7 @@ def _choose(runs: Sequence[Run], rows: int) -> tuple[list[Run], list[Run]]:
     return sorted(ranked[:rows], key=lambda run: (run.worker, run.times[0])), ranked[rows:]
 
 
-def _labels(runs: Sequence[Run], width: int) -> list[str]:
+def labels_of(runs: Sequence[Run], width: int) -> list[str]:
     """Return what stands before each bar: the task and its id, cut to `width`. Different tasks stay so."""
     letters = ID_LETTERS
     ids = {run.task_id for run in runs}
@@ -134,7 +141,12 @@ def _note(run: Run) -> str:
     return (f" retry {run.retries}" if run.retries else "") + (" redelivered" if run.redelivered else "")
 
 
-def _spans(run: Run, end: float) -> list[tuple[str, float, float]]:
+def left_out(scale: Scale) -> str:
+    """Say how long each part is that is left out of the axis."""
+    return ", ".join(f"{fold.seconds:.1f} s" for fold in scale.folds)
+
+
+def spans(run: Run, end: float) -> list[tuple[str, float, float]]:
     """Return the parts of a run: the sign of each, and from when to when. `end` is the end of the chart."""
     steps = [(".", run.sent), (":", run.received), ("?" if run.ended is None else "=", run.started)]
     begins = [(sign, moment) for sign, moment in steps if moment is not None]
@@ -148,9 +160,10 @@ def _bounds(runs: Sequence[Run]) -> tuple[float, float]:
     return min(moments), max(moments)
 
 
-def _counts(runs: Sequence[Run]) -> str:
-    counts = Counter("started, no end seen" if run.outcome == "started" else run.outcome for run in runs)
-    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+def counts(runs: Sequence[Run]) -> str:
+    """Count the runs by how they ended, in a sentence."""
+    outcomes = Counter("started, no end seen" if run.outcome == "started" else run.outcome for run in runs)
+    told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
     redelivered = sum(run.redelivered for run in runs)
     tasks = len({run.task_id for run in runs})
     return f"Runs {len(runs)}, tasks {tasks}: {told}" + (
@@ -158,7 +171,8 @@ def _counts(runs: Sequence[Run]) -> str:
     )
 
 
-def _not_drawn(others: Sequence[Run]) -> str:
+def not_drawn(others: Sequence[Run]) -> str:
+    """Say what a chart leaves out."""
     ran = [run.ran for run in others if run.ran is not None]
     median = f" Their median: {statistics.median(ran):.3f} s." if ran else ""
     return f"Not drawn: {len(others)} of these runs.{median}"
@@ -167,16 +181,21 @@ def _not_drawn(others: Sequence[Run]) -> str:
 # --- how it is drawn --------------------------------------------------------------------------------------
 
 
-def _bar(run: Run, begin: float, end: float, columns: int) -> str:
-    scale = (columns - 1) / max(end - begin, 1e-6)
+def _bar(run: Run, scale: Scale, columns: int) -> str:
+    def at(moment: float) -> int:
+        return round(scale.at(moment) * (columns - 1))
+
     bar = [" "] * columns
-    for sign, since, until in _spans(run, end):
-        first, last = round((since - begin) * scale), round((until - begin) * scale)
-        bar[first : last + 1] = sign * (last + 1 - first)
-    if run.redelivered:
-        bar[round((run.times[0] - begin) * scale)] = "D"
+    for sign, since, until in spans(run, scale.end):
+        bar[at(since) : at(until) + 1] = sign * (at(until) + 1 - at(since))
+    for fold in scale.folds:
+        first, last = round(fold.begin * (columns - 1)) + 1, round(fold.end * (columns - 1))
+        bar[first:last] = "~" * (last - first)
     if run.ended is not None:
-        bar[round((run.ended - begin) * scale)] = ENDINGS[run.outcome][0]
+        bar[at(run.ended)] = ENDINGS[run.outcome][0]
+    if run.redelivered:  # before its end, also where both fall into one column
+        come = at(run.times[0])
+        bar[max(0, come - 1) if run.ended is not None and come == at(run.ended) else come] = "D"
     return "".join(bar)
 
 
@@ -185,7 +204,7 @@ def _draw_rows(axes: "Axes", shown: Sequence[Run], begin: float, end: float) -> 
     used = ""
     for row, run in enumerate(shown):
         last = run.times[-1]
-        for sign, since, last in _spans(run, end):
+        for sign, since, last in spans(run, end):
             axes.barh(row, last - since, left=since - begin, height=0.7, **FILLS[sign])
             used += sign
         # The letter beside the bar says how it ended, also without colour.
@@ -193,7 +212,7 @@ def _draw_rows(axes: "Axes", shown: Sequence[Run], begin: float, end: float) -> 
         axes.text(last - begin, row, f" {letters}", va="center", fontsize="small")
         used += letters
     workers = shortened([printable(run.worker) or "no worker" for run in shown], SVG_WORKER_LETTERS)
-    labels = zip(_labels(shown, SVG_LABEL_LETTERS), workers, strict=True)
+    labels = zip(labels_of(shown, SVG_LABEL_LETTERS), workers, strict=True)
     axes.set_yticks(range(len(shown)), [f"{label} · {worker}" for label, worker in labels])
     axes.tick_params(axis="y", labelsize="small")
     axes.invert_yaxis()

@@ -99,10 +99,10 @@ def _begin_sandbox() -> None:
 
 @learn.command(context_settings={"ignore_unknown_options": True})
 @click.option("--no-browser", is_flag=True, help="Open no browser, only print the address.")
-@click.option("--port", default=8888, show_default=True, help="Where it listens, on this machine only.")
+@click.option("--port", type=int, help="Where it listens, on this machine only. Otherwise 8888 or the next.")
 @click.option("--reset", "names", multiple=True, metavar="NAME", help="Give the course's notebook back.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def notebooks(no_browser: bool, port: int, names: tuple[str, ...], arguments: tuple[str, ...]) -> None:
+def notebooks(no_browser: bool, port: int | None, names: tuple[str, ...], arguments: tuple[str, ...]) -> None:
     """Open JupyterLab on the notebooks, with a live view beside them and the sandbox running.
 
     You work on copies of your own, in workspace/notebooks. Other options go to `jupyter lab`. Ctrl-C ends it.
@@ -129,7 +129,7 @@ def notebooks(no_browser: bool, port: int, names: tuple[str, ...], arguments: tu
         "--LabApp.default_url=/lab/workspaces/learn",
         "--ServerApp.answer_yes=True",  # Ctrl-C ends it, and asks nothing
         "--Application.log_level=WARN",  # the address then stands last
-        f"--ServerApp.port={port}",
+        *([f"--ServerApp.port={port}"] if port else []),
         *(["--no-browser"] if no_browser else []),
     )
     own = str(ROOT / "lab" / "jupyter" / "config")
@@ -235,7 +235,7 @@ def xray(queue: str | None, as_json: bool, limit: int, watch: bool) -> None:
     elif watch:
         show_again(lambda: xray(queue, limit))
     else:
-        console.out.print(xray(queue, limit))
+        console.out.print(xray(queue, limit), soft_wrap=False)
 
 
 @learn.command()
@@ -276,7 +276,7 @@ def diagram(expression: str, run_it: bool) -> None:
             result = canvas.delay()
             picture = diagram(canvas, result, timeline.wait_for(result, seconds=60))
         console.heading("Timeline")
-        click.echo(timeline.text())
+        click.echo(timeline.text(width=console.out.width))
     console.heading("Canvas")
     click.echo(picture.text())
     console.heading("The same as Mermaid text")

@@ -10,6 +10,7 @@ The picture is Mermaid text. JupyterLab and GitHub draw it. A label is what you 
 `task.s()` takes the result of the step before, `task.si()` (immutable) does not.
 """
 
+import html
 import itertools
 from collections import Counter
 from collections.abc import Sequence
@@ -58,11 +59,9 @@ class Diagram:
         return console.as_text(_tree(self.root, _labels(self.root)), width=200)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {
-            "text/plain": self.text(),
-            "text/markdown": f"```mermaid\n{self.mermaid}```",
-            "text/vnd.mermaid": self.mermaid,
-        }
+        text = self.text()
+        beside = f"<details><summary>The same as text</summary><pre>{html.escape(text)}</pre></details>"
+        return {"text/plain": text, "text/markdown": f"```mermaid\n{self.mermaid}```\n\n{beside}"}
 
 
 def diagram(

@@ -6,6 +6,8 @@ from typing import Any
 from IPython.display import display
 from ipywidgets import RadioButtons, Text
 
+LABEL = "Your prediction:"
+
 
 class Prediction:
     """A question to the learner: buttons for the choices, or a field to type into. `str()` gives the answer.
@@ -16,15 +18,21 @@ class Prediction:
     def __init__(self, choices: Sequence[object]) -> None:
         self.choices = [str(choice) for choice in choices]
         if self.choices:
-            self.field = RadioButtons(options=self.choices, value=None, layout={"width": "max-content"})
+            self.field = RadioButtons(
+                options=self.choices,
+                value=None,
+                description=LABEL,
+                style={"description_width": "initial"},
+                layout={"width": "max-content"},
+            )
         else:
-            self.field = Text(placeholder="your prediction")
+            self.field = Text(description=LABEL, style={"description_width": "initial"})
 
     def __str__(self) -> str:
         return self.field.value or ""
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        asked = f"Your prediction: {' | '.join(self.choices)}".rstrip()
+        asked = f"{LABEL} {' | '.join(self.choices)}".rstrip()
         no_widget = (
             'Nothing to click or to type into? Write  prediction = "…"  in the cell, and run it again.'
         )

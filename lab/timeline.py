@@ -23,7 +23,7 @@ from kombu.exceptions import OperationalError
 
 from broker import broker_channel
 from celery_app import app, broker_trouble
-from lab import console
+from lab import console, markup
 from lab.canvas import last_ids, planned_ids, task_ids
 from lab.chart import MOST_ROWS, NO_EVENTS, chart, svg_chart
 from lab.runs import FINAL, Event, Run, is_readable, outcome_of, runs_of
@@ -109,12 +109,16 @@ class Timeline:
         """Return the chart as text of `width` columns, with at most `rows` runs."""
         return "\n".join([chart(self.runs, width, rows), *self._notes()])
 
+    def html(self, rows: int = MOST_ROWS) -> str:
+        """Return the chart as HTML for a notebook, with at most `rows` runs."""
+        return markup.timeline(self.runs, rows, notes=self._notes())
+
     def svg(self, rows: int = MOST_ROWS) -> str:
         """Return the chart as an SVG image, with at most `rows` runs."""
         return svg_chart(self.runs, rows)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/plain": self.text(), "image/svg+xml": self.svg()}
+        return {"text/plain": self.text(), "text/html": self.html()}
 
     def _notes(self) -> list[str]:
         """Say what the chart cannot show."""

@@ -12,21 +12,22 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from kombu.exceptions import KombuError, OperationalError
 from redis import RedisError
 from rich import box
-from rich.console import Group, RenderableType
-from rich.jupyter import JupyterMixin
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 import broker
 from broker import BINDINGS, RESULTS, Binding, OtherKey, as_text, ask_all, beginning, broker_channel
 from celery_app import QUEUES, app, broker_trouble
-from lab import console
+from lab import console, markup
+from lab.markup import SHORT_ID
 
 WIDTH = 110
 MOST_UNACKNOWLEDGED = 1000  # how many unacknowledged messages are looked at to find those of one queue
@@ -35,22 +36,30 @@ MOST_LETTERS = 2000  # of a value that is shown
 INSPECT_SECONDS = 0.5
 
 
-class _Readable(JupyterMixin):
+class _Readable:
     """Something with a rich view: tables in a notebook and in a terminal, and the same as text."""
 
-    def __rich__(self) -> RenderableType:
+    def view(self, width: int) -> RenderableType:
+        """Return the view for so many columns."""
         raise NotImplementedError
 
-    def text(self) -> str:
-        """Return the view as plain text."""
-        return console.as_text(self.__rich__(), WIDTH)
+    def text(self, width: int = WIDTH) -> str:
+        """Return the view as plain text of `width` columns."""
+        return console.as_text(self.view(width), width)
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.view(options.max_width)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"text/plain": self.text(), "text/html": markup.page(markup.of_view(self.view(WIDTH)))}
 
 
 @dataclass(frozen=True)
 class Message(_Readable, broker.Message):
     """One message, and a view of its parts."""
 
-    def __rich__(self) -> RenderableType:
+    def view(self, width: int) -> RenderableType:
+        """Return a table of all fields."""
         table = Table("part", "field", "value", title=f"A message of queue {self.queue}", box=box.SIMPLE_HEAD)
         body = {"args": list(self.args), "kwargs": self.kwargs, "embed": self.embed}
         parts: dict[str, dict[str, Any]] = {
@@ -134,9 +143,10 @@ class XRay(_Readable):
         """Return all of it as JSON. Numbers that JSON does not have, such as NaN, are text in it."""
         return json.dumps(_for_json(asdict(self)), indent=2, allow_nan=False)
 
-    def __rich__(self) -> RenderableType:
-        opened = self.messages[:1] if self.queue else ()
-        return Group(self._queues(), *self._tables(), *map(_text, self.notes), *opened)
+    def view(self, width: int) -> RenderableType:
+        """Return the tables. In less than `WIDTH` columns ids are cut, so that values need not be."""
+        opened = [message.view(width) for message in self.messages[:1] if self.queue]
+        return Group(self._queues(), *self._tables(width < WIDTH), *map(_text, self.notes), *opened)
 
     def _queues(self) -> Table:
         table = _columns("Queues", ["queue", "waiting", "by priority (0 is served first)"])
@@ -145,20 +155,22 @@ class XRay(_Readable):
             table.add_row(queue, str(sum(lengths.values())), parts)
         return table
 
-    def _tables(self) -> Iterator[Table]:
+    def _tables(self, narrow: bool) -> Iterator[Table]:
         """Give the tables that have rows."""
+
+        table = partial(_table, narrow=narrow)
         waiting = sum(sum(lengths.values()) for lengths in self.waiting.values())
         lists = [(f"p{message.priority}", *_of_message(message)) for message in self.messages]
-        yield from _table("Waiting, the next first", ["list", *MESSAGE_COLUMNS], lists, waiting)
+        yield from table("Waiting, the next first", ["list", *MESSAGE_COLUMNS], lists, waiting)
         title = "Unacknowledged, in all queues"
         columns = ["age", "state", *MESSAGE_COLUMNS]
         taken = [
             (_seconds(one.age, "?", 1), one.state, *_of_message(one.message)) for one in self.unacknowledged
         ]
-        yield from _table(title, columns, taken, self.unacknowledged_total)
+        yield from table(title, columns, taken, self.unacknowledged_total)
         title = "Delayed in the memory of workers"
         delayed = [(task.worker, _short(task.task), task.id, task.eta) for task in self.delayed]
-        yield from _table(title, ["worker", "task", "id", "not before"], delayed, self.delayed_total)
+        yield from table(title, ["worker", "task", "id", "not before"], delayed, self.delayed_total)
         title = "Keys of the result database"
         columns = ["expires in", "task", "id", "state", "value"]
         results = [
@@ -171,14 +183,14 @@ class XRay(_Readable):
             )
             for one in self.results
         ]
-        yield from _table(title, columns, results, self.results_total)
+        yield from table(title, columns, results, self.results_total)
         bindings = [
             (bound.exchange, bound.routing_key, bound.queue or bound.problem) for bound in self.bindings
         ]
-        yield from _table("Bindings", ["exchange", "routing key", "queue"], bindings, len(bindings))
+        yield from table("Bindings", ["exchange", "routing key", "queue"], bindings, len(bindings))
         others = [(key.type, str(key.size), key.name, key.begin) for key in self.other_keys]
         columns = ["type", "size", "key", "begins with"]
-        yield from _table("Other keys", columns, others, self.other_keys_total)
+        yield from table("Other keys", columns, others, self.other_keys_total)
 
 
 def xray(queue: str | None = None, limit: int = 10) -> XRay:
@@ -351,13 +363,19 @@ def _of_message(message: Message) -> tuple[str, str, str, str]:
     return message.queue, _short(message.task), message.id, arguments
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], total: int) -> Iterator[Table]:
+def _table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], total: int, *, narrow: bool
+) -> Iterator[Table]:
     """Give a table whose title says how many there are in all, if there are rows."""
     if rows:
         count = total if len(rows) == total else f"{len(rows)} of {total}"
         table = _columns(f"{title}: {count}", columns)
         for row in rows:
-            table.add_row(*map(_text, row[:-1]), _text(row[-1], one_line=True))
+            cells = [
+                f"{cell[:SHORT_ID]}…" if narrow and column == "id" and len(cell) > SHORT_ID else cell
+                for column, cell in zip(columns, row, strict=True)
+            ]
+            table.add_row(*map(_text, cells[:-1]), _text(cells[-1], one_line=not narrow))
         yield table
 
 

@@ -27,24 +27,42 @@ from settings import ROOT, settings
 WORKSPACE = "learn"
 ADDRESS = "/learn/live"
 POLL_SECONDS = 0.5
-LONGEST_LINE = 16 * 1024 * 1024  # bytes; a picture of 20 rows has about 60,000
+LONGEST_LINE = 16 * 1024 * 1024  # bytes; a picture of 20 rows has about 30,000
 
 PAGE = """<!doctype html>
+<html lang="en">
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
 <title>Live view</title>
 <style>
-  body { font: 14px/1.5 system-ui, sans-serif; margin: 1em; background: white; color: #222 }
-  svg { width: 100%; height: auto }
+  body { font: 14px/1.5 system-ui, sans-serif; margin: 12px; background: white; color: #1d1d1d }
+  h1 { font-size: 15px; margin: 0 0 8px; overflow-wrap: anywhere }
   pre { overflow-x: auto; font-size: 12px }
+  .heard { position: absolute; left: -9999px }
+  [data-theme="dark"] body { background: #111; color: #ececec; color-scheme: dark }
 </style>
-<h3 id="title"></h3>
+<h1 id="title"></h1>
 <div id="chart"></div>
-<details><summary>The same as text</summary><pre id="text"></pre></details>
+<p id="said" class="heard" aria-live="polite"></p>
+<details><summary>The same as text</summary><pre id="text" tabindex="0"></pre></details>
 <script>
+  function follow_theme() {
+    const page = window.parent.document.body
+    const dark = page.dataset.jpThemeLight === "false" ||
+      (page.dataset.jpThemeLight === undefined && matchMedia("(prefers-color-scheme: dark)").matches)
+    document.documentElement.dataset.theme = dark ? "dark" : "light"
+  }
+  new MutationObserver(follow_theme).observe(window.parent.document.body, { attributes: true })
+  follow_theme()
+  function put(id, text) {
+    const place = document.getElementById(id)
+    if (place.textContent !== text) place.textContent = text
+  }
   function show(view) {
-    document.getElementById("title").textContent = view.title
+    put("title", view.title)
     document.getElementById("chart").innerHTML = view.html
-    document.getElementById("text").textContent = view.text
+    put("text", view.text)
+    put("said", view.said)
     document.currentScript.remove()
   }
 </script>
@@ -97,7 +115,7 @@ class LiveView(JupyterHandler):
 
     async def _show_all(self) -> None:
         while not self.closed:
-            await self._show({"title": "Live view", "html": NOTHING_YET, "text": NOTHING_YET})
+            await self._show({"title": "Live view", **dict.fromkeys(("html", "text", "said"), NOTHING_YET)})
             while not self.closed and not (folder := newest_sandbox()):
                 await asyncio.sleep(POLL_SECONDS)
             if not self.closed:

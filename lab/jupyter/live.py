@@ -7,16 +7,19 @@ for each picture, and ends when its standard input does: then nobody looks any m
 import json
 import select
 import sys
+import time
 from collections.abc import Sequence
 
 from kombu.exceptions import OperationalError
 
-from lab.chart import chart, svg_chart
+from lab import markup
+from lab.chart import chart, counts
 from lab.runs import Run
 from lab.timeline import Timeline
 
 RECENT_SECONDS = 60.0
 ROWS = 20
+COLUMNS = 62  # of the text: what fits beside a notebook
 POLL_SECONDS = 1.0
 NO_RUN = "No task yet. Tasks appear here as soon as they are sent."
 
@@ -27,11 +30,17 @@ def recent(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.times[-1] > newest - RECENT_SECONDS]
 
 
-def picture(runs: Sequence[Run]) -> dict[str, str]:
-    """Return the chart of `runs` as HTML, and as text."""
+def goes_on(runs: Sequence[Run], now: float) -> bool:
+    """Tell whether one of these runs may go on: then the picture changes with time alone."""
+    return any(run.ended is None and now - run.times[-1] < RECENT_SECONDS for run in runs)
+
+
+def picture(runs: Sequence[Run], now: float | None = None) -> dict[str, str]:
+    """Return the chart of `runs` as HTML, as text, and in a sentence. With `now`, runs last until then."""
     if not runs:
-        return {"html": NO_RUN, "text": NO_RUN}
-    return {"html": svg_chart(runs, ROWS), "text": chart(runs, width=90, rows=ROWS)}
+        return {"html": NO_RUN, "text": NO_RUN, "said": NO_RUN}
+    text = chart(runs, COLUMNS, ROWS)
+    return {"html": markup.timeline(runs, ROWS, now), "text": text, "said": counts(runs)}
 
 
 def main() -> None:
@@ -40,9 +49,10 @@ def main() -> None:
     try:
         with Timeline() as timeline:
             while not select.select([sys.stdin], [], [], 0 if drawn is None else POLL_SECONDS)[0]:
-                runs = recent(timeline.runs)
-                if runs != drawn:
-                    print(json.dumps(picture(runs)), flush=True)
+                runs, now = recent(timeline.runs), time.time()
+                lasts = goes_on(runs, now)
+                if runs != drawn or lasts:
+                    print(json.dumps(picture(runs, now if lasts else None)), flush=True)
                     drawn = runs
     except OperationalError as error:
         sys.exit(f"The live view has lost its sandbox: {error}")

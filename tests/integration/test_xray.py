@@ -279,7 +279,7 @@ def put(client: redis.Redis, key: str, value: Any) -> None:
 def seen(view: XRay) -> str:
     """Look at an X-ray in every way. Return what a wide terminal shows."""
     json.loads(view.as_json(), parse_constant=pytest.fail)  # NaN is no JSON
-    view._repr_mimebundle_([], [])  # type: ignore[misc] # typed for what Rich can print, and a view is that
+    view._repr_mimebundle_()
     for message in view.messages:
         message.text().encode()
     assert view.text().startswith("Queues")
@@ -449,7 +449,7 @@ def test_notebooks_get_tables_and_text(sandbox: Sandbox) -> None:
     add.delay(1, 2)
     shown: Any
     for shown in (xray(), xray("basic").messages[0]):
-        bundle = shown._repr_mimebundle_([], [])
+        bundle = shown._repr_mimebundle_()
         assert "add" in bundle["text/html"]
         assert bundle["text/plain"].strip()
 

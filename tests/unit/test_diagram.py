@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import escape
 from typing import Any, cast
 
 import pytest
@@ -197,13 +198,12 @@ def test_a_canvas_that_came_as_json_is_drawn_too() -> None:
     assert diagram(chord.from_dict(sent)).mermaid == CHORD
 
 
-def test_notebooks_get_mermaid_markdown_and_text() -> None:
+def test_notebooks_get_mermaid_markdown_with_the_text_beside_it() -> None:
     picture = diagram(fetch_data.s("north") | process_item.s())
-    assert picture._repr_mimebundle_() == {
-        "text/plain": picture.text(),
-        "text/markdown": f"```mermaid\n{CHAIN}```",
-        "text/vnd.mermaid": CHAIN,
-    }
+    shown = picture._repr_mimebundle_()
+    assert shown["text/plain"] == picture.text()
+    assert shown["text/markdown"].startswith(f"```mermaid\n{CHAIN}```\n\n<details>")
+    assert escape(picture.text()) in shown["text/markdown"]
 
 
 TASK = r"add is a task and not a signature. Write add.s\(…\)"
