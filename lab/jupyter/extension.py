@@ -8,6 +8,7 @@ through the proxies of Codespaces and Binder.
 import asyncio
 import json
 import os
+import re
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -46,14 +47,6 @@ PAGE = """<!doctype html>
 <p id="said" class="heard" aria-live="polite"></p>
 <details><summary>The same as text</summary><pre id="text" tabindex="0"></pre></details>
 <script>
-  function follow_theme() {
-    const page = window.parent.document.body
-    const dark = page.dataset.jpThemeLight === "false" ||
-      (page.dataset.jpThemeLight === undefined && matchMedia("(prefers-color-scheme: dark)").matches)
-    document.documentElement.dataset.theme = dark ? "dark" : "light"
-  }
-  new MutationObserver(follow_theme).observe(window.parent.document.body, { attributes: true })
-  follow_theme()
   function put(id, text) {
     const place = document.getElementById(id)
     if (place.textContent !== text) place.textContent = text
@@ -63,6 +56,7 @@ PAGE = """<!doctype html>
     document.getElementById("chart").innerHTML = view.html
     put("text", view.text)
     put("said", view.said)
+    document.documentElement.dataset.theme = view.theme
     document.currentScript.remove()
   }
 </script>
@@ -79,6 +73,16 @@ def newest_sandbox() -> Path | None:
         except FileNotFoundError:  # it ends at this moment
             continue
     return opened[max(opened)] if opened else None
+
+
+def theme(user_settings: Path) -> str:
+    """Return whether JupyterLab is "dark" or "light". Its frame for help pages does not let a page ask it."""
+    try:
+        chosen = (user_settings / "@jupyterlab/apputils-extension/themes.jupyterlab-settings").read_text()
+    except FileNotFoundError:
+        return "light"
+    found = re.search(r'"theme": *"([^"]*)"', chosen)  # JSON, with comments
+    return "dark" if found and "dark" in found[1].lower() else "light"
 
 
 def workspace() -> dict[str, Any]:
@@ -100,6 +104,11 @@ class LiveView(JupyterHandler):
     """The page with the live view."""
 
     closed = False
+    view: dict[str, str]
+
+    def initialize(self, user_settings: Path) -> None:
+        """Take over what the handler was registered with: Tornado calls this."""
+        self.user_settings = user_settings
 
     def on_connection_close(self) -> None:
         """Note that nobody looks any more: Tornado calls this."""
@@ -129,13 +138,16 @@ class LiveView(JupyterHandler):
                 try:
                     line = await asyncio.wait_for(process.stdout.readline(), POLL_SECONDS)
                 except TimeoutError:
+                    if theme(self.user_settings) != self.view["theme"]:
+                        await self._show(self.view)
                     continue
                 if not line:
                     break
                 await self._show({"title": title, **json.loads(line)})
 
     async def _show(self, view: dict[str, str]) -> None:
-        as_script = json.dumps(view).replace("<", "\\u003c")  # no tag in a picture ends the script
+        self.view = view | {"theme": theme(self.user_settings)}
+        as_script = json.dumps(self.view).replace("<", "\\u003c")  # no tag in a picture ends the script
         self.write(f"<script>show({as_script})</script>\n")
         await self.flush()
 
@@ -178,4 +190,5 @@ def _load_jupyter_server_extension(server: ServerApp) -> None:
     [lab] = server.extension_manager.extension_apps["jupyterlab"]
     WorkspacesManager(lab.workspaces_dir).save(WORKSPACE, json.dumps(workspace()))
     web_app = server.web_app
-    web_app.add_handlers(".*$", [(url_path_join(web_app.settings["base_url"], ADDRESS), LiveView)])  # type: ignore[no-untyped-call]
+    address = url_path_join(web_app.settings["base_url"], ADDRESS)
+    web_app.add_handlers(".*$", [(address, LiveView, {"user_settings": Path(lab.user_settings_dir)})])  # type: ignore[no-untyped-call]

@@ -172,7 +172,13 @@ def test_notebook_01_runs_in_jupyterlab_and_shows_its_timeline(browser: Chrome) 
     wait_for("its chart", lambda: is_drawn(page.wait_for("#chart [role=list]")), SECONDS)
     assert browser.execute_script(FAULTS, "body") == []
     browser.switch_to.default_content()
+    page.use("JupyterLab Dark")
+    browser.switch_to.frame(page.wait_for(".jp-Help iframe"))
+    page.wait_for("html[data-theme=dark]")
+    assert browser.execute_script(FAULTS, "body") == []
+    browser.switch_to.default_content()
 
+    page.all(".jp-Notebook .jp-CodeCell")[-1].click()
     page.run_cells(1)
     wait_for("the end of its sandbox", lambda: page.live_view()[0] != NOTEBOOK.name, SECONDS)
 
