@@ -177,8 +177,10 @@ class Settings(BaseSettings):
         if self.sandbox_dir:
             return self.sandbox_dir
         # One folder per user and checkout. It is short, because a socket path may have about 100 characters.
-        checkout = hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:10]
-        return Path(tempfile.gettempdir()) / f"learn-celery-{os.getuid()}-{checkout}"
+        # A checkout keeps its number when it is moved, and its sandbox is still found.
+        place = ROOT.stat()
+        checkout = hashlib.sha256(f"{place.st_dev} {place.st_ino}".encode()).hexdigest()[:10]
+        return _temporary_folder() / f"learn-celery-{os.getuid()}-{checkout}"
 
     @property
     def database(self) -> str:
@@ -209,6 +211,12 @@ class Settings(BaseSettings):
     def result_backend(self) -> str:
         """Where results are kept."""
         return self.celery_result_backend or socket_url(self.sandbox_folder, RESULT_DATABASE)
+
+
+def _temporary_folder() -> Path:
+    # `tempfile` takes another folder when this one is full: then the sandbox in it would not be found.
+    named = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - what we make there has a private folder
+    return named if named.is_dir() else Path(tempfile.gettempdir())
 
 
 def socket_url(sandbox: Path, database: int) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from lab.processes.connection import Status
 
 EXAMPLES = sorted(path.stem.removesuffix("_usage") for path in (ROOT / "examples").glob("*_usage.py"))
+NO_PAUSE = click.option("--no-pause", is_flag=True, help="The tour does not wait for Enter after each step.")
+ALL_QUEUES = "sandbox-all"  # the worker of ./learn up
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 # The commands as a learner meets them, and under which heading --help shows them.
@@ -59,34 +62,35 @@ class Journey(click.Group):
 @click.group(
     cls=Journey, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
 )
+@NO_PAUSE
 @click.pass_context
-def learn(context: click.Context) -> None:
+def learn(context: click.Context, no_pause: bool) -> None:
     """Learn Celery by running it. Without a command: the guided tour."""
     if context.invoked_subcommand is None:
-        context.invoke(tour)
+        context.invoke(tour, no_pause=no_pause)
 
 
 # --- Learn ---------------------------------------------------------------------------------------------
 
 
 @learn.command()
-def tour() -> None:
-    """The guided tour, in about a minute."""
+@NO_PAUSE
+def tour(no_pause: bool) -> None:
+    """The guided tour, in a few minutes. In a terminal it waits for Enter after each step."""
     _begin_sandbox()
     from lab.tour import story
 
-    story.main([])
+    story.main(["--no-pause"] if no_pause else [])
 
 
 @learn.command()
 @click.argument("name", type=click.Choice(EXAMPLES))
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def example(name: str, arguments: tuple[str, ...]) -> None:
-    """Run one of the scripts in examples/."""
+@click.option("--no-pause", is_flag=True, help="Do not wait for Enter after each step.")
+def example(name: str, no_pause: bool) -> None:
+    """Run one of the scripts in examples/. In a terminal it waits for Enter after each step."""
     path = str(ROOT / "examples" / f"{name}_usage.py")
-    sys.argv = [path, *arguments]
-    if not arguments:  # --help needs none
-        _begin_sandbox()
+    sys.argv = [path, *(["--no-pause"] if no_pause else [])]
+    _begin_sandbox()
     runpy.run_path(path, run_name="__main__")
 
 
@@ -145,7 +149,8 @@ def notebooks(no_browser: bool, port: int | None, names: tuple[str, ...], argume
 @learn.command()
 @click.option("--broker-only", is_flag=True, help="Start the broker and no worker.")
 @click.option("--concurrency", default=2, show_default=True, help="How many tasks the worker runs at a time.")
-def up(broker_only: bool, concurrency: int) -> None:
+@click.option("--restart", is_flag=True, help="Start the worker again, with the code as it is now.")
+def up(broker_only: bool, concurrency: int, restart: bool) -> None:
     """Start the sandbox, a broker and a worker for all queues, and keep it running."""
     from celery_app import QUEUES
     from lab import console
@@ -158,11 +163,24 @@ def up(broker_only: bool, concurrency: int) -> None:
         )
     with console.waiting_for("the sandbox"), Sandbox(concurrency=concurrency) as sandbox:
         workers = sandbox.connection.status().workers
-        if not broker_only and not any(worker.name == "sandbox-all" for worker in workers):
+        worker = next((worker for worker in workers if worker.name == ALL_QUEUES), None)
+        if worker and restart:
+            sandbox.connection.end(worker.pid, signal.SIGTERM)  # it finishes what it runs
+            worker = None
+        if not worker and not broker_only:
             sandbox.start_worker(QUEUES, name="all", pinned=True)
         status_now = sandbox.connection.pin()
     show(status_now)
+    if worker and (newer := newer_code(worker.started)):
+        console.say(f"{newer} is newer than the worker. Start that again with ./learn up --restart")
     console.say("Stop it with ./learn down")
+
+
+def newer_code(moment: float) -> str | None:
+    """Return the newest file of the app's code if it was changed after `moment`, or None."""
+    code = [*ROOT.glob("*.py"), *ROOT.glob("tasks/**/*.py"), *ROOT.glob("services/**/*.py"), ROOT / ".env"]
+    changed = {path.stat().st_mtime: path for path in code if path.exists()}
+    return str(changed[max(changed)].relative_to(ROOT)) if max(changed) > moment else None
 
 
 @learn.command()
@@ -182,7 +200,8 @@ def status() -> None:
 
 def show(status: "Status") -> None:
     """Print the state of the sandbox as lines of name, process id and log file."""
-    for kind, process in [("broker", status.broker), *(("worker", worker) for worker in status.workers)]:
+    workers = status.workers or (None,)
+    for kind, process in [("broker", status.broker), *(("worker", worker) for worker in workers)]:
         if process:
             click.echo(f"{kind:8} {process.name:16} pid {process.pid:<8} log {process.log}")
         else:

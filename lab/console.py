@@ -1,5 +1,6 @@
 """How programs of this project speak: one small set of styles, readable without colour."""
 
+import contextlib
 import io
 import os
 import sys
@@ -33,6 +34,13 @@ def code(source: str) -> None:
 def result(value: Any) -> None:
     """Show what came back."""
     out.print(f"  [green]->[/] {escape(str(value))}")
+
+
+def wait_for_enter() -> None:
+    """Wait until the reader goes on."""
+    out.print("  [dim]Enter: next step[/]", end=" ")
+    with contextlib.suppress(EOFError):
+        input()
 
 
 def fail(text: str) -> None:

@@ -87,7 +87,7 @@ class StepFailed(ValueError):
 
 
 class Story:
-    """Steps that run in order, with workers for `queues`.
+    """Steps that run in order, with workers for `queues`. In a terminal it pauses after each step.
 
     `description` is the text of --help; its first line is the title. `ending` is printed last.
     While the story runs, `sandbox` is what it runs in.
@@ -102,6 +102,7 @@ class Story:
         self.queues = queues
         self.concurrency = concurrency
         self.ending = ending
+        self.pauses = False
         self.steps: list[Step] = []
 
     def step(self, *, expect: Any) -> Callable[[Function], Function]:
@@ -121,7 +122,9 @@ class Story:
         parser = argparse.ArgumentParser(
             description=self.description, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        parser.parse_args(arguments)
+        parser.add_argument("--no-pause", action="store_true", help="do not wait for Enter after each step")
+        options = parser.parse_args(arguments)
+        self.pauses = sys.stdin.isatty() and sys.stdout.isatty() and not options.no_pause
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave the sandbox in good order
         try:
             self.tell()
@@ -137,6 +140,8 @@ class Story:
         with served(self.queues, self.concurrency) as self.sandbox:
             for number, step in enumerate(self.steps, 1):
                 self._run(number, step)
+                if self.pauses and number < len(self.steps):
+                    console.wait_for_enter()
         if self.ending:
             console.out.print(f"\n{self.ending}")
 

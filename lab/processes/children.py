@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class Children:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(out)
         make_group(pid)
-        process = Process(name, pid, log, pinned)
+        process = Process(name, pid, log, pinned, time.time())
         self.alive[pid] = Child(kind, process)
         return process
 

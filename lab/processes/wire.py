@@ -90,13 +90,14 @@ class Stop(Message):
 class Process(Message):
     """A process of a sandbox: its name, its process id, its log file.
 
-    `pinned`: a worker that stays when the program that started it ends.
+    `pinned`: a worker that stays when the program that started it ends. `started`: seconds since 1970.
     """
 
     name: str
     pid: int
     log: Path
     pinned: bool = False
+    started: float = 0.0
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Self:

@@ -1,19 +1,24 @@
 """The programs that a learner starts: the tour, the examples, the scripts, the learn command."""
 
+import fcntl
 import os
 import re
+import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import psutil
 import pytest
 
+from lab.cli import newer_code
 from lab.sandbox import Sandbox
-from settings import ROOT
+from settings import ROOT, Settings
 from tests.waiting import wait_for
 
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
@@ -198,7 +203,7 @@ def test_flower_listens_on_loopback_only_and_asks_for_a_password(folder: Path, t
             timeout=20,
         )
         assert answer.stdout == "401"
-        assert "with the password of this run" in log.read_text()
+        wait_for("what to log in with", lambda: "with the password of this run" in log.read_text())
     finally:
         os.killpg(flower.pid, signal.SIGINT)
         flower.wait(timeout=30)
@@ -305,3 +310,159 @@ def test_an_unfit_python_gets_one_clear_line(
     assert program.returncode == 1
     assert message in program.stderr
     assert len(program.stderr.splitlines()) == 1
+
+
+# --- ./learn up ---
+
+
+def worker_of(status: str) -> str:
+    """Return the process id of the worker, or what else `./learn status` says of it."""
+    [line] = re.findall(r"^worker +(?:sandbox-all +pid )?(.+?)(?: +log .*)?$", status, re.MULTILINE)
+    return str(line)
+
+
+def test_a_worker_that_was_killed_is_told_and_up_starts_another_one_and_restart_replaces_it(
+    folder: Path,
+) -> None:
+    try:
+        first = worker_of(run(folder, "./learn", "up").stdout)
+        os.kill(int(first), signal.SIGKILL)
+        wait_for(
+            "status tells", lambda: worker_of(run(folder, "./learn", "status").stdout) == "not running", 30
+        )
+        second = worker_of(run(folder, "./learn", "up").stdout)
+        assert int(second) != int(first)
+        assert worker_of(run(folder, "./learn", "up").stdout) == second
+        assert int(worker_of(run(folder, "./learn", "up", "--restart").stdout)) not in (
+            int(first),
+            int(second),
+        )
+    finally:
+        run(folder, "./learn", "down")
+
+
+def test_up_says_when_the_code_is_newer_than_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tasks").mkdir()
+    for moment, name in enumerate(["settings.py", "tasks/basic_tasks.py"], 1):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (moment, moment))
+    monkeypatch.setattr("lab.cli.ROOT", tmp_path)
+    assert [newer_code(moment) for moment in (0.5, 1.5, 2.5)] == ["tasks/basic_tasks.py"] * 2 + [None]
+
+
+def test_a_checkout_that_moves_finds_its_sandbox_and_a_copy_of_it_does_not(
+    copy: Path, tmp_path: Path
+) -> None:
+    def found(checkout: Path) -> str:
+        code = "from settings import settings; print(settings.sandbox_folder)"
+        own = os.environ | {"SANDBOX_DIR": "", "PYTHONPATH": str(checkout)}
+        command = [sys.executable, "-c", code]
+        return subprocess.run(
+            command, cwd=checkout, env=own, capture_output=True, text=True, check=True
+        ).stdout
+
+    before = found(copy)
+    moved = copy.rename(copy.with_name("moved"))
+    assert found(moved) == before
+    shutil.copytree(moved, copy, symlinks=True)
+    assert found(copy) != before
+
+
+def test_a_full_temporary_folder_does_not_hide_the_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/elsewhere")  # as it answers then
+    assert Settings(sandbox_dir=None).sandbox_folder.parent == tmp_path
+
+
+# --- in a terminal ---
+
+
+def in_a_terminal(folder: Path, *command: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a command in a terminal of 80 by 24. Return it with the other end of the terminal."""
+    ours, its = os.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    program = subprocess.Popen(
+        command, cwd=ROOT, env=environment(folder, TERM="xterm"), stdin=its, stdout=its, stderr=its
+    )
+    os.close(its)
+    return program, ours
+
+
+def read_until(terminal: int, text: str) -> str:
+    """Read what a program shows until `text` comes."""
+    shown = ""
+    while text not in shown:
+        assert select.select([terminal], [], [], 60)[0], f"no {text!r} in {shown!r}"
+        shown += os.read(terminal, 65536).decode()
+    return shown
+
+
+def test_in_a_terminal_the_tour_waits_for_enter_after_each_step(folder: Path) -> None:
+    program, terminal = in_a_terminal(folder, "./learn")
+    try:
+        shown = read_until(terminal, "Enter: next step")
+        assert "1. A task" in shown
+        assert "2." not in shown
+        os.write(terminal, b"\n")
+        assert "2. It ran in another process" in read_until(terminal, "Enter: next step")
+        program.send_signal(signal.SIGINT)
+        read_until(terminal, "interrupted")
+        assert program.wait(timeout=30) in (130, -signal.SIGINT)
+    finally:
+        program.kill()
+        os.close(terminal)
+
+
+def test_without_pauses_an_example_goes_on_in_a_terminal(folder: Path) -> None:
+    program, terminal = in_a_terminal(folder, "./learn", "example", "basic", "--no-pause")
+    try:
+        assert "Enter" not in read_until(terminal, "2. ")
+        program.terminate()
+        program.wait(timeout=30)
+    finally:
+        program.kill()
+        os.close(terminal)
+
+
+def test_in_a_terminal_of_80_columns_the_monitor_and_the_xray_cut_nothing_that_is_needed(
+    folder: Path,
+) -> None:
+    try:
+        run(folder, "./learn", "up")
+        send = "from tasks.basic_tasks import add; print(add.apply_async((10**9, 2*10**9), countdown=600).id)"
+        task_id = run(folder, "./learn", "run", "python", "-c", send).stdout.strip()
+        monitor = run(folder, "./learn", "monitor", COLUMNS="80").stdout
+        xray = run(folder, "./learn", "xray", "basic", COLUMNS="80").stdout
+    finally:
+        run(folder, "./learn", "down")
+    words = re.sub(r"\W+", " ", monitor)
+    for needed in ("advanced", "realworld", "health", "prefork", "scheduled"):
+        assert needed in words.partition("Workers")[2]
+    for needed in (f" {task_id[:8]}… ", "1000000000, 2000000000", "Unacknowledged, in all queues: 1"):
+        assert needed in xray
+    assert max(map(len, (monitor + xray).splitlines())) <= 80
+
+
+def test_the_monitor_says_that_no_worker_runs(sandbox: Sandbox) -> None:
+    assert "No worker runs, or none answers." in run(sandbox.folder, "./learn", "monitor").stdout
+
+
+# --- names and links ---
+
+
+@pytest.mark.parametrize("script", ["start_worker.sh", "start_beat.sh", "start_flower.sh"])
+def test_a_script_works_through_a_link(folder: Path, tmp_path: Path, script: str) -> None:
+    (tmp_path / script).symlink_to(ROOT / script)
+    program = run(folder, str(tmp_path / script), "--help", cwd=tmp_path)
+    assert (program.returncode, "not found" in program.stderr) == (0, False)
+
+
+def test_a_worker_for_a_queue_that_is_not_there_lists_those_that_are(folder: Path) -> None:
+    program = run(folder, "./start_worker.sh", "nosuchqueue")
+    assert program.returncode == 1
+    expected = "queue='nosuchqueue': no such queue; use one of basic, advanced, realworld, health"
+    assert program.stderr.splitlines()[-1] == expected
