@@ -25,7 +25,7 @@ PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 # The commands as a learner meets them, and under which heading --help shows them.
 JOURNEY = {
-    "Learn": ["tour", "example", "notebooks"],
+    "Learn": ["tour", "example", "notebooks", "setup"],
     "Try things out": ["up", "status", "run", "monitor", "xray", "timeline", "diagram", "flower", "down"],
     "Work on this project": ["test", "lint"],
 }
@@ -92,6 +92,12 @@ def example(name: str, no_pause: bool) -> None:
     sys.argv = [path, *(["--no-pause"] if no_pause else [])]
     _begin_sandbox()
     runpy.run_path(path, run_name="__main__")
+
+
+@learn.command()
+def setup() -> None:
+    """Fetch what all commands need. After it, none of them needs the network."""
+    click.echo("Everything is here. No command needs the network now.")  # the script `learn` has fetched it
 
 
 def _begin_sandbox() -> None:

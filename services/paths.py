@@ -40,7 +40,9 @@ def inside(root: Path, path: str | Path, *, field: str = "path") -> Path:
 
 def _can_exist(root: Path, text: str) -> bool:
     try:
-        names = [name.encode() for name in Path(root, text).parts]
+        # The folder's own name may have any bytes, as the file system knows them.
+        before = () if Path(text).is_absolute() else root.parts
+        names = [*map(os.fsencode, before), *(name.encode() for name in Path(text).parts)]
     except UnicodeEncodeError:  # half a character, as JSON can say it: "\ud800"
         return False
     return (

@@ -101,8 +101,9 @@ class Connection:
 
     def exchange(self, request: Message) -> Message:
         """Send a request, and return the answer. It is `ENDED` if the sandbox has ended."""
-        try:
+        with contextlib.suppress(ConnectionError):  # it may have ended, and have said why before
             self.link.sendall(request.encode())
+        try:
             line = self._lines.readline()
         except ConnectionError:
             line = b""

@@ -235,3 +235,11 @@ def test_several_processes_write_one_file_and_it_is_always_whole(root: Path):
 def limit_file_size() -> None:
     """Let the kernel refuse to write more than 10 kB into one file, as a full disk refuses."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+
+def test_the_folder_itself_may_have_a_name_of_any_bytes(tmp_path: Path) -> None:
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xc3\xbc\xff"))  # as LC_ALL=C may show one
+    root.mkdir()
+    assert inside(root, "a.csv") == root / "a.csv"
+    with pytest.raises(ValueError, match="not a path"):
+        inside(root, "\udcff.csv")
