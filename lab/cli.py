@@ -21,12 +21,24 @@ if TYPE_CHECKING:
 EXAMPLES = sorted(path.stem.removesuffix("_usage") for path in (ROOT / "examples").glob("*_usage.py"))
 NO_PAUSE = click.option("--no-pause", is_flag=True, help="The tour does not wait for Enter after each step.")
 ALL_QUEUES = "sandbox-all"  # the worker of ./learn up
+CALL_SECONDS = 60
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 # The commands as a learner meets them, and under which heading --help shows them.
 JOURNEY = {
     "Learn": ["tour", "example", "notebooks", "setup"],
-    "Try things out": ["up", "status", "run", "monitor", "xray", "timeline", "diagram", "flower", "down"],
+    "Try things out": [
+        "up",
+        "status",
+        "call",
+        "run",
+        "monitor",
+        "xray",
+        "timeline",
+        "diagram",
+        "flower",
+        "down",
+    ],
     "Work on this project": ["test", "lint"],
 }
 
@@ -115,20 +127,20 @@ def _begin_sandbox() -> None:
 def notebooks(no_browser: bool, port: int | None, names: tuple[str, ...], arguments: tuple[str, ...]) -> None:
     """Open JupyterLab on the notebooks, with a live view beside them and the sandbox running.
 
-    You work on copies of your own, in workspace/notebooks. Other options go to `jupyter lab`. Ctrl-C ends it.
+    You work on copies of your own, in workspace. Other options go to `jupyter lab`. Ctrl-C ends it.
     """
     from lab import workspace
 
-    originals, copies = ROOT / "notebooks", settings.workspace_dir / "notebooks"
+    home = settings.workspace_dir
     try:
         for name in names:
-            click.echo(f"Your own is kept as {workspace.reset(originals, copies, name)}", err=True)
+            kept = workspace.reset(ROOT / "notebooks", home / "notebooks", name)
+            click.echo(f"Your own is kept as {kept}", err=True)
         if names:
             return
-        for name in workspace.update(originals, copies):
-            click.echo(
-                f"{name} is newer in the course. Yours stays; for the new one: --reset {name}", err=True
-            )
+        for folder in ("notebooks", "docs", "docs/cheatsheets"):  # notebooks link to the others
+            for name in workspace.update(ROOT / folder, home / folder):
+                click.echo(f"Kept yours: {name}. The course has a newer one: --reset {name}", err=True)
     except OSError as error:
         raise click.ClickException(f"{error}. Set WORKSPACE_DIR to a folder of yours.") from error
     os.chdir(ROOT)
@@ -146,7 +158,7 @@ def notebooks(no_browser: bool, port: int | None, names: tuple[str, ...], argume
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
         [own, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
     )
-    run.callback(("jupyter", "lab", str(copies), *as_root, *options, *arguments))  # type: ignore[misc]
+    run.callback(("jupyter", "lab", str(home), *as_root, *options, *arguments))  # type: ignore[misc]
 
 
 # --- Try things out ------------------------------------------------------------------------------------
@@ -177,9 +189,15 @@ def up(broker_only: bool, concurrency: int, restart: bool) -> None:
             sandbox.start_worker(QUEUES, name="all", pinned=True)
         status_now = sandbox.connection.pin()
     show(status_now)
-    if worker and (newer := newer_code(worker.started)):
-        console.say(f"{newer} is newer than the worker. Start that again with ./learn up --restart")
+    say_what_is_newer(status_now)
     console.say("Stop it with ./learn down")
+
+
+def say_what_is_newer(status: "Status") -> None:
+    """Say so if the code has changed since the worker of `./learn up` has started: it does not see that."""
+    started = [worker.started for worker in status.workers if worker.name == ALL_QUEUES]
+    if started and (newer := newer_code(started[0])):
+        click.echo(f"  {newer} is newer than the worker. Start that again: ./learn up --restart", err=True)
 
 
 def newer_code(moment: float) -> str | None:
@@ -213,6 +231,23 @@ def show(status: "Status") -> None:
         else:
             click.echo(f"{kind:8} not running")
     click.echo(f"{'URL':8} {socket_url(settings.sandbox_folder, BROKER_DATABASE)}")
+
+
+@learn.command()
+@click.argument("expression")
+def call(expression: str) -> None:
+    """Send a task or a canvas, and print its result: ./learn call 'add.s(4, 5)'."""
+    from celery_app import QUEUES
+    from lab.canvas import canvas_of
+    from lab.serving import served
+
+    canvas = canvas_of(expression)
+    with served(QUEUES) as sandbox:
+        say_what_is_newer(sandbox.connection.status())
+        value = canvas.delay().get(timeout=CALL_SECONDS, propagate=False)
+    if isinstance(value, BaseException):
+        raise click.ClickException(f"the task failed: {value!r}")
+    click.echo(value)
 
 
 @learn.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -20,7 +20,8 @@ What to type next:
   ./learn example realworld   mail, images, tables, reports, pipelines (examples/realworld_usage.py)
   ./learn notebooks           the walkthrough, in JupyterLab
   ./learn up                  keep a broker and a worker running for your own experiments
-  ./learn --help              everything else"""
+  ./learn --help              everything else
+Then write a task of your own: see "Your own first task" in README.md."""
 
 story = Story(__doc__, queues=["basic", "advanced", "realworld"], ending=ENDING)
 

@@ -26,6 +26,7 @@ from tornado.iostream import StreamClosedError
 from settings import ROOT, settings
 
 WORKSPACE = "learn"
+INDEX = "notebooks/README.md"
 ADDRESS = "/learn/live"
 POLL_SECONDS = 0.5
 LONGEST_LINE = 16 * 1024 * 1024  # bytes; a picture of 20 rows has about 30,000
@@ -87,14 +88,14 @@ def theme(user_settings: Path) -> str:
 
 def workspace() -> dict[str, Any]:
     """Return the layout of JupyterLab: the index of the notebooks, and the live view beside it."""
-    index, live = "markdownviewer-widget:README.md", f"help-doc:{ADDRESS}"
+    index, live = f"markdownviewer-widget:{INDEX}", f"help-doc:{ADDRESS}"
     areas = [{"type": "tab-area", "currentIndex": 0, "widgets": [widget]} for widget in (index, live)]
     halves = {"type": "split-area", "orientation": "horizontal", "sizes": [0.6, 0.4], "children": areas}
     return {
         "metadata": {"id": WORKSPACE},
         "data": {
             "layout-restorer:data": {"main": {"dock": halves, "current": index}},
-            index: {"data": {"path": "README.md", "factory": "Markdown Preview"}},
+            index: {"data": {"path": INDEX, "factory": "Markdown Preview"}},
             live: {"data": {"url": ADDRESS, "text": "Live view"}},
         },
     }
@@ -157,7 +158,7 @@ class LiveView(JupyterHandler):
             provisioner = self.kernel_manager.get_kernel(session["kernel"]["id"]).provisioner
             details = await provisioner.get_provisioner_info() if provisioner else {}
             if folder.name.endswith(f"-{details.get('pid')}"):
-                return str(session["path"])
+                return Path(session["path"]).name
         return "The shared sandbox: examples, and what you run in a terminal"
 
 

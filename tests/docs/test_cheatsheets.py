@@ -26,7 +26,8 @@ def run(source: str, names: dict[str, Any]) -> int:
     """Run `source`. Compare each expression that has a comment `# -> value`, and return how many had one."""
     lines, compared = source.splitlines(), 0
     for node in ast.parse(source).body:
-        text = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+        first = min([node.lineno, *(part.lineno for part in getattr(node, "decorator_list", ()))])
+        text = "\n".join(lines[first - 1 : node.end_lineno])
         code, arrow, expected = text.partition("  # -> ")
         if arrow:
             assert repr(eval(code, names)) == expected, code
@@ -45,3 +46,13 @@ def test_the_code_of_a_sheet_gives_what_the_sheet_says(sheet: Path, sandbox: San
     names = {"broker": sandbox.broker.client(), "backend": sandbox.broker.client(database=1)}
     blocks = re.findall(r"^```python\n(.*?)^```$", sheet.read_text(), re.MULTILINE | re.DOTALL)
     assert run("".join(blocks), names) >= 4
+
+
+def test_each_sheet_is_linked_from_a_notebook_and_every_link_leads_somewhere() -> None:
+    folder = ROOT / "notebooks"
+    found = set()
+    for notebook in folder.glob("*.ipynb"):
+        for target in re.findall(r"\]\((\.\./[^)]+)\)", notebook.read_text()):
+            assert (folder / target).is_file(), (notebook.name, target)
+            found.add((folder / target).resolve())
+    assert set(SHEETS) <= found

@@ -37,7 +37,7 @@ class Lesson(NamedTuple):
 
 LESSONS = {
     "00_start_here": Lesson(38, 3, 5, "0 | 2 | 4"),
-    "01_first_task": Lesson(55, 8, 1, "PENDING | PENDING | sandbox-basic | 1 | here | before sending"),
+    "01_first_task": Lesson(56, 8, 1, "PENDING | PENDING | sandbox-basic | 1 | here | before sending"),
     "02_inside_a_message": Lesson(
         *(65, 11, 0),
         "about 1000 bytes | 400000 | KeyError | February | PENDING | yes | 2 | 1",
