@@ -1,4 +1,4 @@
-"""Draw docs/tour.svg: what `./learn` prints, recorded from a real run.
+"""Draw docs/tour.svg: the beginning of what `./learn` prints, recorded from a real run.
 
 python docs/make_tour_picture.py
 """
@@ -17,6 +17,7 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "tour.svg"
 COLUMNS = 100
+LINES = 12
 HOME = "~/learn-celery"
 
 
@@ -33,7 +34,9 @@ def record() -> str:
             "FORCE_COLOR": "1",
         }
         environment = os.environ | own
-        run = subprocess.run(ROOT / "learn", env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        run = subprocess.run(
+            [ROOT / "learn", "--no-pause"], env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
     # The picture does not tell on which machine it was drawn.
     text = run.stdout
     for own, shown in ((room, HOME), (str(ROOT), HOME), (f"@{socket.gethostname()}", "@laptop")):
@@ -45,7 +48,7 @@ def main() -> None:
     """Write the picture."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), highlight=False)
     console.print("[bold]$[/] ./learn")
-    console.print(Text.from_ansi(record().rstrip()))
+    console.print(Text.from_ansi("\n".join([*record().splitlines()[:LINES], "…"])))
     svg = console.export_svg(title="Learn Celery")
     # Rich links a font on the web. A picture in a README loads nothing: it uses the reader's own font.
     PICTURE.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
