@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,7 @@ def heading(text: str) -> None:
 
 def say(text: str) -> None:
     """Explain in a sentence."""
-    out.print(f"  {escape(text)}")
+    out.print(escape(_wrapped(text, "  ")))
 
 
 def code(source: str) -> None:
@@ -33,7 +34,8 @@ def code(source: str) -> None:
 
 def result(value: Any) -> None:
     """Show what came back."""
-    out.print(f"  [green]->[/] {escape(str(value))}")
+    first, *others = _wrapped(str(value), "     ").splitlines() or [""]
+    out.print("\n".join([f"  [green]->[/] {escape(first.strip())}", *map(escape, others)]))
 
 
 def wait_for_enter() -> None:
@@ -41,6 +43,15 @@ def wait_for_enter() -> None:
     out.print("  [dim]Enter: next step[/]", end=" ")
     with contextlib.suppress(EOFError):
         input()
+
+
+def _wrapped(text: str, indent: str) -> str:
+    """Return `text` behind an indent. In a terminal, lines end between words."""
+    if not out.is_terminal:
+        return indent + text
+    wrapper = textwrap.TextWrapper(out.width, initial_indent=indent, subsequent_indent=indent)
+    wrapper.break_long_words = wrapper.break_on_hyphens = False  # a name or a path can be copied
+    return "\n".join(wrapper.fill(line) for line in text.splitlines() or [""])
 
 
 def fail(text: str) -> None:

@@ -15,11 +15,11 @@ from tasks.realworld_tasks import generate_report, import_data, mail_report, pro
 
 ENDING = """\
 What to type next:
-  ./learn example basic       more of this: states, progress, failure (examples/basic_usage.py)
-  ./learn example advanced    canvases, retries, priorities, limits (examples/advanced_usage.py)
-  ./learn example realworld   mail, images, tables, reports, pipelines (examples/realworld_usage.py)
+  ./learn example basic       more of this: states, progress, failure
+  ./learn example advanced    canvases, retries, priorities, limits
+  ./learn example realworld   mail, images, tables, reports, pipelines
   ./learn notebooks           the walkthrough, in JupyterLab
-  ./learn up                  keep a broker and a worker running for your own experiments
+  ./learn up                  a broker and a worker for your own experiments
   ./learn --help              everything else
 Then write a task of your own: see "Your own first task" in README.md."""
 
