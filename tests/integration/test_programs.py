@@ -82,6 +82,17 @@ def test_an_example_uses_the_worker_that_is_there_and_says_so(folder: Path) -> N
     assert run(folder, "./learn", "status").returncode == 1
 
 
+@pytest.mark.parametrize("name", ["basic", "advanced", "realworld"])
+def test_an_example_may_run_again_in_a_sandbox_that_stays(folder: Path, name: str) -> None:
+    try:
+        run(folder, "./learn", "up")
+        for _ in range(2):
+            program = run(folder, "./learn", "example", name)
+            assert (program.returncode, program.stderr) == (0, "")
+    finally:
+        run(folder, "./learn", "down")
+
+
 def test_all_works_on_a_broker_of_the_user_and_mail_arrives(sandbox: Sandbox, folder: Path) -> None:
     # To the tour this is a server of somebody else: its own sandbox is in another folder, without a broker.
     url, backend = sandbox.broker.url, sandbox.broker.result_backend
