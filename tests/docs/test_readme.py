@@ -162,7 +162,8 @@ def test_every_path_of_the_map_exists():
     the_map, _, _ = after.partition("\n## ")
     paths = [path for cells in first_cells(the_map) for path in cells]
     assert paths
-    assert [path for path in paths if not (ROOT / path).exists()] == []
+    made_later = ["workspace/"]  # by ./learn notebooks
+    assert [path for path in paths if not (ROOT / path).exists() and path not in made_later] == []
 
 
 def test_every_folder_whose_rule_contributing_names_exists():
