@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from celery_app import app
 from lab.sandbox import Sandbox
 from settings import ROOT
 
@@ -20,6 +21,15 @@ def sandbox() -> Iterator[Sandbox]:
     with Sandbox(["basic", "advanced"]) as sandbox:
         yield sandbox
         sandbox.worker.kill()
+
+
+@pytest.fixture(autouse=True)
+def own_tasks() -> Iterator[None]:
+    """Let the app forget the tasks that a sheet shows: other tests of this process look at all of its tasks."""
+    before = set(app.tasks)
+    yield
+    for name in app.tasks.keys() - before:
+        app.tasks.unregister(name)
 
 
 def run(source: str, names: dict[str, Any]) -> int:
