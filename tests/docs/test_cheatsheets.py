@@ -25,7 +25,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(autouse=True)
 def own_tasks() -> Iterator[None]:
-    """Let the app forget the tasks that a sheet shows: other tests of this process look at all that it has."""
+    """Let the app forget the tasks that a sheet shows: other tests look at all that it has."""
     app.loader.import_default_modules()
     before = set(app.tasks)
     yield
