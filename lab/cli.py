@@ -17,6 +17,7 @@ from settings import BROKER_DATABASE, ROOT, settings, socket_url, without_passwo
 
 if TYPE_CHECKING:
     from lab.processes.connection import Status
+    from lab.workshop.manifest import Exercise
 
 EXAMPLES = sorted(path.stem.removesuffix("_usage") for path in (ROOT / "examples").glob("*_usage.py"))
 NO_PAUSE = click.option("--no-pause", is_flag=True, help="The tour does not wait for Enter after each step.")
@@ -27,6 +28,7 @@ PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 # The commands as a learner meets them, and under which heading --help shows them.
 JOURNEY = {
     "Learn": ["tour", "example", "notebooks", "setup"],
+    "Practise": ["exercises", "check", "hint", "progress", "reset"],
     "Try things out": [
         "up",
         "status",
@@ -134,12 +136,13 @@ def notebooks(no_browser: bool, port: int | None, names: tuple[str, ...], argume
     home = settings.workspace_dir
     try:
         for name in names:
-            kept = workspace.reset(ROOT / "notebooks", home / "notebooks", name)
+            originals = {path.name: path for path in (ROOT / "notebooks").glob("*.ipynb")}
+            kept = workspace.reset(originals, home / "notebooks", name)
             click.echo(f"Your own is kept as {kept}", err=True)
         if names:
             return
         for folder in ("notebooks", "docs", "docs/cheatsheets"):  # notebooks link to the others
-            for name in workspace.update(ROOT / folder, home / folder):
+            for name in workspace.update(workspace.documents(ROOT / folder), home / folder):
                 click.echo(f"Kept yours: {name}. The course has a newer one: --reset {name}", err=True)
     except OSError as error:
         raise click.ClickException(f"{error}. Set WORKSPACE_DIR to a folder of yours.") from error
@@ -159,6 +162,132 @@ def notebooks(no_browser: bool, port: int | None, names: tuple[str, ...], argume
         [own, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
     )
     run.callback(("jupyter", "lab", str(home), *as_root, *options, *arguments))  # type: ignore[misc]
+
+
+# --- Practise ------------------------------------------------------------------------------------------
+
+
+@learn.command()
+@click.argument("name", required=False)
+@click.option("--edit-cmd", "edit_command", default="", help="Opens a file in your editor: 'vim {}'.")
+def exercises(name: str | None, edit_command: str) -> None:
+    """Solve exercises: edit one file, save, and read what a real worker did with it."""
+    from lab.workshop import progress
+    from lab.workshop.checker import Checker
+    from lab.workshop.watch import Watch
+
+    listed = _exercises()
+    state = progress.read()
+    ids = [one.id for one in listed]
+    open_ones = [one.id for one in listed if one.id not in state.passed]
+    at = state.last if state.last in ids else (open_ones or ids)[0]
+    from lab.workshop.manifest import find
+
+    with Checker() as checker:
+        Watch(listed, checker, edit_command).run(find(name or at, listed))
+
+
+@learn.command()
+@click.argument("name", required=False)
+@click.option("--all", "all_of_them", is_flag=True, help="Check all exercises.")
+@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
+def check(name: str | None, all_of_them: bool, as_json: bool) -> None:
+    """Check an exercise once, or all: ./learn check retries/backoff."""
+    from lab import console
+    from lab.workshop import progress
+    from lab.workshop.checker import Checker, check_all
+    from lab.workshop.manifest import find
+
+    listed = _exercises()
+    if all_of_them:
+        passed = 0
+        for number, (one, verdict) in enumerate(
+            check_all(listed, progress.file_of, lanes=os.cpu_count() or 1), 1
+        ):
+            passed += verdict.passed
+            click.echo(f"{number:3} of {len(listed)}  {one.id:36} {verdict.kind}")
+            if verdict.passed:
+                progress.mark_passed(one)
+        click.echo(f"{passed} of {len(listed)} passed.")
+        sys.exit(passed < len(listed))
+    if name is None:
+        raise click.UsageError("name an exercise, or give --all. ./learn progress lists them.")
+    exercise = find(name, listed)
+    with console.waiting_for("the verdict"), Checker() as checker:
+        verdict = checker.check(exercise, progress.file_of(exercise))
+    if verdict.passed:
+        progress.mark_passed(exercise)
+    click.echo(verdict.as_json() if as_json else verdict.text(min(console.out.width, 100)))
+    sys.exit(not verdict.passed)
+
+
+@learn.command()
+@click.argument("name")
+@click.argument("task", type=int, default=1)
+@click.option(
+    "--level", type=click.IntRange(1, 3), default=1, help="1 a question, 2 a pointer, 3 nearly the line."
+)
+def hint(name: str, task: int, level: int) -> None:
+    """Give a hint for a task of an exercise: ./learn hint retries/backoff 2 --level 3."""
+    from lab import console
+    from lab.workshop.manifest import find
+
+    exercise = find(name, _exercises())
+    if not (hints := exercise.hints(task)):
+        raise click.UsageError(f"task={task}: {exercise.id} has the tasks 1 to {len(exercise.tasks())}")
+    console.say(hints[level - 1])
+
+
+@learn.group(invoke_without_command=True)
+@click.pass_context
+def progress(context: click.Context) -> None:
+    """Show what is solved. `export FILE` and `import FILE` take it, with your files, to another machine."""
+    if context.invoked_subcommand is None:
+        from lab.workshop.watch import show_progress
+
+        show_progress(_exercises())
+
+
+@progress.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def export_progress(file: Path) -> None:
+    """Write what is solved, and your files, to FILE."""
+    from lab.workshop.progress import export
+
+    click.echo(f"{file}: {export(file, _exercises())} of your files")
+
+
+@progress.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def import_progress(file: Path) -> None:
+    """Take over what `export` has written. Files of yours that differ are kept aside."""
+    from lab.workshop.progress import take_over
+
+    for aside in take_over(file, _exercises()):
+        click.echo(f"Yours is kept as {aside}")
+    click.echo("Taken over.")
+
+
+@learn.command()
+@click.argument("name")
+def reset(name: str) -> None:
+    """Give an exercise's file back as it was. Yours is kept beside it."""
+    from lab.workshop.manifest import find
+    from lab.workshop.progress import reset
+
+    listed = _exercises()
+    click.echo(f"Yours is kept as {reset(find(name, listed), listed)}")
+
+
+def _exercises() -> "list[Exercise]":
+    """Return the exercises, with the learner's files in place."""
+    from lab.workshop import progress
+    from lab.workshop.manifest import load
+
+    listed = load()
+    for name in progress.copy_stubs(listed):
+        click.echo(f"Kept yours: {name}. The course has a newer one: ./learn reset {name[:-3]}", err=True)
+    return listed
 
 
 # --- Try things out ------------------------------------------------------------------------------------

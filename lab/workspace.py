@@ -1,11 +1,13 @@
 """The learner's copies: an update of the course never meets what a learner has written.
 
-Notebooks are opened in `workspace/notebooks`, which is not in git. A copy that the learner has not changed
-follows the course. A changed one stays, and `reset` gives the course's own back.
+Notebooks are opened in `workspace/notebooks`, and exercises are solved in `workspace/exercises`. They are not
+in git. A copy that the learner has not changed follows the course. A changed one stays, and `reset` gives the
+course's own back.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from services.paths import atomic_write
@@ -14,8 +16,13 @@ RECORD = ".copied.json"  # the hash of each original when it was copied, by the 
 KINDS = ("*.ipynb", "*.md")
 
 
-def update(originals: Path, copies: Path) -> list[str]:
-    """Bring the files of `copies` up to date with `originals`, and make those that are missing.
+def documents(folder: Path) -> dict[str, Path]:
+    """Return the notebooks and texts of a folder, by name."""
+    return {path.name: path for kind in KINDS for path in folder.glob(kind)}
+
+
+def update(originals: Mapping[str, Path], copies: Path) -> list[str]:
+    """Bring the files of `copies` up to date with `originals`, by name, and make those that are missing.
 
     Return the names of the copies that stay as they are although their original is newer: the learner has
     changed them. Copies that nobody has changed, of originals that are gone, are removed.
@@ -23,10 +30,9 @@ def update(originals: Path, copies: Path) -> list[str]:
     """
     copies.mkdir(parents=True, exist_ok=True)
     copied = _read(copies / RECORD)
-    wanted = {path.name: path for kind in KINDS for path in originals.glob(kind)}
     kept = []
-    for name in sorted(wanted.keys() | copied.keys()):
-        original, copy = wanted.get(name), copies / name
+    for name in sorted(originals.keys() | copied.keys()):
+        original, copy = originals.get(name), copies / name
         if original and copy.exists() and _hash(copy) == _hash(original):
             copied[name] = _hash(original)
         is_own = copy.exists() and _hash(copy) != copied.get(name)
@@ -43,26 +49,25 @@ def update(originals: Path, copies: Path) -> list[str]:
     return kept
 
 
-def reset(originals: Path, copies: Path, name: str) -> Path:
+def reset(originals: Mapping[str, Path], copies: Path, name: str) -> Path:
     """Let the copy `name` be the original again, and return where the learner's own lies now.
 
     `name` may be the beginning of a name, such as "05". Raises `ValueError` if it is not that of one file.
     """
-    names = sorted(path.name for path in originals.glob("*.ipynb"))
-    found = [full for full in names if name and full.startswith(name)]
+    found = [full for full in sorted(originals) if name and full.startswith(name)]
     if len(found) != 1:
-        raise ValueError(f"name={name!r}: must begin the name of one notebook of {', '.join(names)}")
-    copies.mkdir(parents=True, exist_ok=True)
+        raise ValueError(f"name={name!r}: must begin the name of one of {', '.join(sorted(originals))}")
     copy = copies / found[0]
-    aside = copy.with_suffix(".old.ipynb")
+    aside = copy.with_suffix(f".old{copy.suffix}")
     if copy.exists():
         copy.replace(aside)
-    _copy(originals / found[0], copy)
+    _copy(originals[found[0]], copy)
     _write(copies / RECORD, _read(copies / RECORD) | {found[0]: _hash(copy)})
     return aside
 
 
 def _copy(original: Path, copy: Path) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(copy) as file:
         file.write(original.read_bytes())
 

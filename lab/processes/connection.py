@@ -115,6 +115,11 @@ class Connection:
                 f"End it: pkill -f {self.folder}"
             )
 
+    def disown(self) -> None:
+        """In a forked child: close its copy of this connection, which stays the parent's."""
+        self._lines.close()
+        self.link.close()
+
     def close(self) -> None:
         """Leave the sandbox. If nobody else uses it, it ends, and this waits until it has."""
         with contextlib.suppress(OSError):  # it had ended before

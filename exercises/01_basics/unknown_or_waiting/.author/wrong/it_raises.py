@@ -1,0 +1,21 @@
+"""it raised, where it should return"""
+
+from celery_app import app
+
+
+@app.task
+def pack(order: int) -> str:
+    """Pack an order."""
+    if order < 0:
+        raise ValueError(f"order {order} does not exist")
+    return f"order {order} is packed"
+
+
+def describe(task_id: str, sent: list[str]) -> str:
+    """Return "never sent", "waiting", "done", or "failed: " with the error. `sent`: ids of all tasks sent."""
+    result = app.AsyncResult(task_id)
+    if result.state == "SUCCESS":
+        return "done"
+    if result.state == "FAILURE":
+        return f"failed: {result.get(timeout=1)}"
+    return "waiting" if task_id in sent else "never sent"

@@ -1,0 +1,15 @@
+"""An import that says how far it is."""
+
+from celery import Task
+
+from celery_app import app
+
+
+@app.task(bind=True)
+def import_rows(self: Task, rows: list[int]) -> int:
+    """Return the sum of the rows. Report after each one how many are done, and how many there are."""
+    total = 0
+    for number, row in enumerate(rows, 1):
+        total += row
+        self.update_state(state="PROGRESS", meta={"current": number, "total": len(rows)})
+    return total

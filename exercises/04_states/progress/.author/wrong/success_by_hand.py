@@ -1,0 +1,16 @@
+"""the result is the sum"""
+
+from celery import Task
+
+from celery_app import app
+
+
+@app.task(bind=True)
+def import_rows(self: Task, rows: list[int]) -> int:
+    """Return the sum of the rows. Report after each one how many are done, and how many there are."""
+    total = 0
+    for number, row in enumerate(rows, 1):
+        total += row
+        self.update_state(state="PROGRESS", meta={"current": number, "total": len(rows)})
+    self.update_state(state="SUCCESS", meta={"current": len(rows), "total": len(rows)})
+    return total

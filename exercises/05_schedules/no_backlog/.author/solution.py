@@ -1,0 +1,17 @@
+"""An entry of beat's schedule."""
+
+from typing import Any
+
+from celery_app import app
+
+ENTRY: dict[str, Any] = {
+    "task": "exercise.count_stock",
+    "schedule": 1.0,
+    "options": {"queue": "basic", "expires": 0.9},
+}
+
+
+@app.task
+def count_stock() -> str:
+    """Count the stock: simulated."""
+    return "counted"

@@ -1,0 +1,17 @@
+"""a tick must expire before the next one is due"""
+
+from typing import Any
+
+from celery_app import app
+
+ENTRY: dict[str, Any] = {
+    "task": "exercise.count_stock",
+    "schedule": 1.0,
+    "options": {"queue": "basic", "expires": 10},
+}
+
+
+@app.task
+def count_stock() -> str:
+    """Count the stock: simulated."""
+    return "counted"

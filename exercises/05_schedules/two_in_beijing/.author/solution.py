@@ -1,0 +1,14 @@
+"""When jobs are due. The app's time zone is UTC."""
+
+from typing import Any
+
+from celery_app import app
+
+# What crontab(…) takes.
+REPORT: dict[str, Any] = {"hour": "18", "minute": "30"}
+STOCK: dict[str, Any] = {"hour": "1-8", "minute": "*/15", "day_of_week": "mon-fri"}
+
+
+@app.task
+def report() -> None:
+    """Make the report of the day."""

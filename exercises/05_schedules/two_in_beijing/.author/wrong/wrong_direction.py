@@ -1,0 +1,14 @@
+"""in Beijing it is due at 18:30"""
+
+from typing import Any
+
+from celery_app import app
+
+# What crontab(…) takes.
+REPORT: dict[str, Any] = {"hour": "10", "minute": "30"}
+STOCK: dict[str, Any] = {"hour": "1-8", "minute": "*/15", "day_of_week": "mon-fri"}
+
+
+@app.task
+def report() -> None:
+    """Make the report of the day."""

@@ -1,0 +1,14 @@
+"""without backoff each wait is the same"""
+
+from celery_app import app
+from lab.workshop.services import Unavailable, charge
+
+
+@app.task(
+    autoretry_for=(Unavailable,),
+    max_retries=3,
+    default_retry_delay=0.05,
+)
+def pay(order: int, pence: int) -> str:
+    """Charge an order, and return its receipt."""
+    return charge(order, pence)

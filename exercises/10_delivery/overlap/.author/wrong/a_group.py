@@ -1,0 +1,25 @@
+"""one after the other, in this order"""
+
+from celery import chord
+from celery.canvas import Signature
+
+from celery_app import app
+from lab.workshop.services import note, simulate_work
+
+
+@app.task
+def copy_file(done: int, name: str) -> int:
+    """Copy a file, which takes 0.8 seconds: simulated. Return how many are done."""
+    simulate_work(0.8)
+    note("copy", name=name)
+    return done + 1
+
+
+@app.task
+def count(done):
+    return len(done)
+
+
+def copy_files(names: list[str]) -> Signature:
+    """Return a canvas that copies the files one after the other, and gives their number."""
+    return chord([copy_file.s(0, name) for name in names], count.s())

@@ -1,0 +1,21 @@
+"""the message was delivered again while its task ran"""
+
+from celery import chain
+from celery.canvas import Signature
+
+from celery_app import app
+from lab.workshop.services import note, simulate_work
+
+
+@app.task
+def copy_file(done: int, name: str) -> int:
+    """Copy a file, which takes 0.8 seconds: simulated. Return how many are done."""
+    for one in name:
+        simulate_work(0.8)
+        note("copy", name=one)
+    return len(name)
+
+
+def copy_files(names: list[str]) -> Signature:
+    """Return a canvas that copies the files one after the other, and gives their number."""
+    return copy_file.s(0, names)

@@ -1,0 +1,30 @@
+from random import sample
+
+from lab.workshop.room import Room, Wrong
+
+
+def task_1(room: Room) -> None:
+    names = room.kept["names"] = sample(["a.txt", "b.txt", "c.txt", "d.txt", "e.txt", "f.txt"], 5)
+    room.worker(["basic"], "one", concurrency=2)
+    room.worker(["basic"], "two", concurrency=2)
+    room.kept["result"] = room.start("copy_files", room.kept["names"])
+    room.wait("it ends", room.kept["result"].ready, 12)
+    room.wait("a second delivery ends", lambda: len(room.effects("copy")) > 6, 0.5)
+    copied = [effect["name"] for effect in room.effects("copy")]
+    did = f"sent copy_files of {len(names)} files, with two workers and a visibility timeout of 3 s"
+    if len(copied) != len(set(copied)) or any(run.redelivered for run in room.runs()):
+        means = (
+            "the message was delivered again while its task ran: make tasks that are shorter than the timeout"
+        )
+        raise Wrong(did, f"{len(copied)} files were copied", means)
+
+
+def task_2(room: Room) -> None:
+    names, result = room.kept["names"], room.kept["result"]
+    copied = [effect["name"] for effect in room.effects("copy")]
+    did = f"sent copy_files({names})"
+    if copied != names:
+        raise Wrong(did, f"copied {copied}", "one after the other, in this order: a group has no order")
+    if result.state != "SUCCESS" or result.result != len(names):
+        saw = f"{result.state}, {result.result!r}"
+        raise Wrong(did, saw, f"the result of the canvas is the number of files, {len(names)}")

@@ -1,0 +1,22 @@
+"""An order that kills the process which packs it."""
+
+import os
+import signal
+
+from celery_app import app
+from lab.workshop.services import note
+
+
+# TODO 1: for ever is too often.
+# TODO 2: never is too rarely.
+@app.task(acks_late=True, retry_on_worker_lost=False, max_retries=3, default_retry_delay=0)
+def pack(order: str) -> str:
+    """Pack an order. "poison" kills its process each time, "unlucky" the first time."""
+    note(order)
+    if order == "poison" or (
+        order == "unlucky" and not os.path.exists(mark := f"{os.environ['EXERCISE_FOLDER']}/m")
+    ):
+        if order == "unlucky":
+            open(mark, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return f"packed {order}"

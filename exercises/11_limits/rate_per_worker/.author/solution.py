@@ -1,0 +1,13 @@
+"""Calls to a service that allows 4 in a second."""
+
+from celery_app import app
+from lab.workshop.services import note
+
+WORKERS = 2
+
+
+@app.task(rate_limit=f"{4 // WORKERS}/s")
+def call_service(number: int) -> int:
+    """Call the service: simulated."""
+    note("call", number=number)
+    return number

@@ -1,0 +1,22 @@
+"""but not in the order of the machines"""
+
+import asyncio
+
+from celery_app import app
+from lab.workshop.services import note
+from tasks.base import AsyncTask
+
+
+async def ask(machine: int) -> int:
+    """Ask a machine: simulated."""
+    note("asked", machine=machine)
+    await asyncio.sleep(0.1)
+    note("answered", machine=machine)
+    return machine * machine
+
+
+@app.task(base=AsyncTask)
+async def ask_all(machines: list[int]) -> list[int]:
+    """Return the answer of each machine."""
+    waits = [ask(machine) for machine in sorted(machines)]
+    return sorted([await one for one in asyncio.as_completed(waits)])

@@ -1,0 +1,15 @@
+"""A task that is a coroutine."""
+
+import asyncio
+
+from celery_app import app
+from lab.workshop.services import note
+from tasks.base import AsyncTask
+
+
+@app.task(base=AsyncTask)
+async def greet(name: str) -> str:
+    """Greet somebody, after waiting for another machine: simulated."""
+    await asyncio.sleep(0.01)
+    note("loop", loop=id(asyncio.get_running_loop()))
+    return f"hello, {name}"

@@ -1,0 +1,34 @@
+"""must be written in one transaction"""
+
+import sqlite3
+
+from celery_app import app
+from lab.workshop.services import note, simulate_work
+from settings import settings
+
+PART = 10  # rows in one transaction
+
+
+def connect() -> sqlite3.Connection:
+    """Open the database, and make its tables if they are missing."""
+    database = sqlite3.connect(settings.state_dir / "import.sqlite")
+    database.execute("CREATE TABLE IF NOT EXISTS rows (number INTEGER)")
+    database.execute("CREATE TABLE IF NOT EXISTS done (import TEXT PRIMARY KEY, rows INTEGER)")
+    return database
+
+
+@app.task
+def import_rows(name: str, count: int) -> int:
+    """Import the rows 0 to `count` - 1 of the import `name`. Return how many this run has imported."""
+    database = connect()
+    found = database.execute("SELECT rows FROM done WHERE import = ?", (name,)).fetchone()
+    begin = found[0] if found else 0
+    for first in range(begin, count, PART):
+        rows = range(first, min(first + PART, count))
+        with database:
+            database.execute("REPLACE INTO done VALUES (?, ?)", (name, rows.stop))
+        note("part", first=first)
+        simulate_work(0.3)
+        with database:
+            database.executemany("INSERT INTO rows VALUES (?)", [(number,) for number in rows])
+    return count - begin

@@ -1,0 +1,24 @@
+"""until the new report is whole, the one from before must be there"""
+
+from celery_app import app
+from lab.workshop.services import note, simulate_work
+from services.paths import atomic_write
+from settings import settings
+
+
+def lines_of(day: str) -> list[str]:
+    """Return the lines of the report of a day: simulated."""
+    return [f"{day} line {number}" for number in range(6)]
+
+
+@app.task
+def write_report(day: str) -> str:
+    """Write the report of a day, and return the name of its file."""
+    (settings.data_dir / "report.txt").unlink(missing_ok=True)
+    with atomic_write(settings.data_dir / "report.txt") as file:
+        for line in lines_of(day):
+            file.write(f"{line}\n".encode())
+            file.flush()
+            note("line")
+            simulate_work(0.03)
+    return "report.txt"

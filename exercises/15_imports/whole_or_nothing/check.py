@@ -1,0 +1,43 @@
+from lab.faults import kill_child
+from lab.workshop.room import Room, Wrong
+
+
+def task_1(room: Room) -> None:
+    path = room.folder / "data" / "report.txt"
+    path.write_text("the report from before\n")
+    worker = room.worker(profile="reliable")
+    result = room.send("write_report", "monday")
+    seen = set()
+    for count in (2, 4):
+        room.wait("lines are written", lambda count=count: len(room.effects("line")) >= count)
+        seen.add(path.read_text() if path.exists() else "no file")
+    kill_child(worker, result.id)
+    room.end_worker()
+    seen.add(path.read_text() if path.exists() else "no file")
+    if seen - {"the report from before\n"} and not all(text.count("monday") in (0, 6) for text in seen):
+        half = next(text for text in seen if text.count("monday") not in (0, 6))
+        means = "it grows under its own name: write to another file, and give it the name at the end"
+        raise Wrong(
+            "sent write_report, and killed its process in the middle",
+            f"report.txt has {half.count('monday')} of 6 lines",
+            means,
+        )
+    if seen != {"the report from before\n"}:
+        raise Wrong(
+            "sent write_report, and killed its process in the middle",
+            f"report.txt was {sorted(seen)}",
+            "until the new report is whole, the one from before must be there",
+        )
+
+
+def task_2(room: Room) -> None:
+    for path in (room.folder / "data").iterdir():
+        path.unlink()
+    room.value("write_report", "tuesday")
+    files = sorted(path.name for path in (room.folder / "data").iterdir())
+    if files != ["report.txt"]:
+        raise Wrong(
+            "sent write_report('tuesday')", f"the files are {', '.join(files)}", "a draft must not stay"
+        )
+    if (room.folder / "data" / "report.txt").read_text().count("tuesday line") != 6:
+        raise Wrong("sent write_report('tuesday')", "report.txt is not whole", "all six lines belong into it")

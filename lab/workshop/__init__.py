@@ -1,0 +1,1 @@
+"""The workshop: exercises, and a checker that runs them on real workers."""
