@@ -172,17 +172,15 @@ def notebooks(no_browser: bool, port: int | None, names: tuple[str, ...], argume
 @click.option("--edit-cmd", "edit_command", default="", help="Opens a file in your editor: 'vim {}'.")
 def exercises(name: str | None, edit_command: str) -> None:
     """Solve exercises: edit one file, save, and read what a real worker did with it."""
-    from lab.workshop import progress
     from lab.workshop.checker import Checker
-    from lab.workshop.watch import Watch
+    from lab.workshop.manifest import find
+    from lab.workshop.watch import Watch, read_progress
 
     listed = _exercises()
-    state = progress.read()
+    state = read_progress()
     ids = [one.id for one in listed]
     open_ones = [one.id for one in listed if one.id not in state.passed]
     at = state.last if state.last in ids else (open_ones or ids)[0]
-    from lab.workshop.manifest import find
-
     with Checker() as checker:
         Watch(listed, checker, edit_command).run(find(name or at, listed))
 
@@ -190,8 +188,9 @@ def exercises(name: str | None, edit_command: str) -> None:
 @learn.command()
 @click.argument("name", required=False)
 @click.option("--all", "all_of_them", is_flag=True, help="Check all exercises.")
+@click.option("--part", default="", help="With --all: only those of one notebook, such as 09.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
-def check(name: str | None, all_of_them: bool, as_json: bool) -> None:
+def check(name: str | None, all_of_them: bool, part: str, as_json: bool) -> None:
     """Check an exercise once, or all: ./learn check retries/backoff."""
     from lab import console
     from lab.workshop import progress
@@ -200,7 +199,7 @@ def check(name: str | None, all_of_them: bool, as_json: bool) -> None:
 
     listed = _exercises()
     if all_of_them:
-        passed = 0
+        passed, listed = 0, [one for one in listed if one.part.startswith(part)]
         for number, (one, verdict) in enumerate(
             check_all(listed, progress.file_of, lanes=os.cpu_count() or 1), 1
         ):

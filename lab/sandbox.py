@@ -12,7 +12,7 @@ the last program that uses it.
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -211,19 +211,20 @@ class Sandbox:
         pool: str | None = None,
         profile: str | None = None,
         options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
         pinned: bool = False,
     ) -> Worker:
         """Start a worker for `queues` and return it when it is ready.
 
         `include`: more modules with tasks, such as `["lab.wrong_tasks"]`.
         `concurrency`, `pool`, `profile`: where they are not the sandbox's.
-        `options`: more options of `celery worker`.
+        `options`: more options of `celery worker`. `environment`: more variables for it.
         `pinned`: it stays when this program ends.
         Raises `SandboxError` with the end of the worker's log, or if the sandbox's broker takes no messages.
         """
         if self._broker:  # without it, the worker would wait for it
             self._broker.require_ready()
-        environment = os.environ | {
+        variables = os.environ | {
             "CELERY_BROKER_URL": "" if self._has_broker else settings.broker_url,
             "CELERY_RESULT_BACKEND": "" if self._has_broker else settings.result_backend,
             "CELERY_PROFILE": profile or self._profile,
@@ -239,7 +240,7 @@ class Sandbox:
             "-".join(["sandbox", *([name] if name else queues)]),
             "celery_app",
             arguments,
-            environment=environment,
+            environment=variables | dict(environment or {}),
             folder=ROOT,
             pinned=pinned,
         )

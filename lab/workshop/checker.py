@@ -7,9 +7,11 @@ a forked process that is ready before it is needed. It may be killed at any time
 import ast
 import contextlib
 import ctypes
+import json
 import os
 import select
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -23,9 +25,12 @@ from redis import RedisError
 
 import lab.evidence
 import lab.faults
+import lab.mail_server
 import lab.timeline  # noqa: F401 - loaded before the fork
+from celery_app import app
 from lab.processes.connection import SandboxError
 from lab.processes.server import answers
+from lab.processes.worker import preload
 from lab.sandbox import Sandbox
 from lab.workshop import room, verdicts
 from lab.workshop.forks import Forked, Link, adopt_orphans, kill_orphans
@@ -45,7 +50,10 @@ class Checker:
         self._next: Forked | None = None
 
     def __enter__(self) -> Self:
-        ctypes.CDLL(None)  # loaded before the fork
+        ctypes.CDLL(None)  # all that is loaded before the fork need not be loaded after it
+        for _ in preload():
+            pass
+        app.loader.import_default_modules()
         adopt_orphans()
         self._sandbox = Sandbox(folder=self.folder)
         self._sandbox.open()
@@ -234,3 +242,17 @@ def _serve_lane(number: int, link: Link) -> None:
             verdict = checker.check(find(order["id"], exercises), Path(order["file"]))
             link.send(asdict(verdict))
             checker.make_ready()
+
+
+def serve() -> None:
+    """Check what standard input names, an exercise and a file as a line of JSON, and print each verdict."""
+    exercises = load()
+    with Checker() as checker:
+        for line in sys.stdin:
+            order = json.loads(line)
+            print(checker.check(find(order["id"], exercises), Path(order["file"])).as_json(), flush=True)
+            checker.make_ready()
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,6 +1,7 @@
 """A process that has the learner's file loaded, as a web server or a script has: it sends tasks."""
 
 import ast
+import contextlib
 import os
 import time
 import traceback
@@ -11,6 +12,8 @@ from typing import Any
 from celery import Task
 from celery.canvas import Signature
 from celery.result import ResultBase
+from kombu.exceptions import OperationalError
+from redis import RedisError
 
 from celery_app import app
 from lab.workshop import learner
@@ -21,6 +24,9 @@ from lab.workshop.verdicts import NO_START, OUT_OF_MEMORY
 def serve(link: Link) -> None:
     """Do what is asked through `link`, until it closes."""
     program = _Program()
+    with contextlib.suppress(OperationalError, RedisError), app.producer_or_acquire() as producer:
+        producer.connection.ensure_connection(max_retries=1)  # the first message need not wait for it
+        app.backend.client.ping()  # type: ignore[attr-defined] # that of Redis has one
     while True:
         try:
             request = link.receive()

@@ -22,10 +22,18 @@ MOST_LETTERS = 100_000  # of one file of a learner
 
 @dataclass
 class Progress:
-    """What is passed, with the day of it, and which exercise was open last."""
+    """What is passed, with the day of it, and which exercise was open last.
+
+    `kept_aside`: where the file lies now, if it could not be read.
+    """
 
     passed: dict[str, str] = field(default_factory=dict)
     last: str = ""
+    kept_aside: Path | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is written down."""
+        return {"version": VERSION, "passed": self.passed, "last": self.last}
 
 
 def home() -> Path:
@@ -62,20 +70,14 @@ def _stubs(exercises: list[Exercise]) -> dict[str, Path]:
 
 
 def read() -> Progress:
-    """Return the progress. A file that cannot be read is kept aside; `broken` then says where."""
+    """Return the progress. A file that cannot be read is kept aside."""
     try:
         found = json.loads(_path().read_text())
         return Progress(_texts(found["passed"]), str(found["last"]))
     except FileNotFoundError:
         return Progress()
     except (ValueError, LookupError, TypeError, AttributeError):
-        _path().replace(_broken())
-        return Progress()
-
-
-def broken() -> Path | None:
-    """Return where a progress file lies that could not be read, or None."""
-    return _broken() if _broken().exists() else None
+        return Progress(kept_aside=_path().replace(_path().with_suffix(".broken.json")))
 
 
 def mark_passed(exercise: Exercise) -> None:
@@ -99,15 +101,11 @@ def _changed() -> Iterator[Progress]:
         progress = read()
         yield progress
         with atomic_write(_path()) as file:
-            file.write(json.dumps({"version": VERSION, **vars(progress)}, indent=1).encode())
+            file.write(json.dumps(progress.as_json(), indent=1).encode())
 
 
 def _path() -> Path:
     return settings.workspace_dir / "progress.json"
-
-
-def _broken() -> Path:
-    return settings.workspace_dir / "progress.broken.json"
 
 
 def _texts(found: dict[Any, Any]) -> dict[str, str]:
@@ -127,7 +125,7 @@ def export(target: Path, exercises: list[Exercise]) -> int:
         for one in exercises
         if file_of(one).exists() and file_of(one).read_bytes() != one.stub.read_bytes()
     }
-    kept = {"version": VERSION, **vars(read()), "files": files}
+    kept = {**read().as_json(), "files": files}
     with atomic_write(target) as file:
         file.write(json.dumps(kept, indent=1).encode())
     return len(files)

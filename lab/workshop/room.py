@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = ["Outcome", "Room", "Wrong"]
 ANSWER_SECONDS = 5.0
 UNSEEN_SECONDS = 0.4  # how long to wait for the first event of a task whose end is stored already
 WORKER = "lab.workshop.learner"
+USUAL: dict[str, Any] = {"concurrency": 1, "profile": "drill", "include": [WORKER]}
 Value = TypeVar("Value")
 
 
@@ -61,6 +63,7 @@ class Room:
         for name in ("data", "state"):
             (self.folder / name).mkdir(parents=True)
         self.printed_file = self.folder / "printed"
+        self.snapshot = self.folder / "source.py"
         self._prepare_environment(folder)
         self.sandbox = Sandbox(folder=folder)
         self.program = Forked(serve)  # before there are threads
@@ -68,6 +71,7 @@ class Room:
         self.names: list[str] = []
         self.source = b""
         self._workers: dict[str, Worker] = {}
+        self._ahead_is_taken = False
         self.kept: dict[str, Any] = {}  # what a check keeps from one task for the next
 
     def _prepare_environment(self, folder: Path) -> None:
@@ -76,6 +80,7 @@ class Room:
         os.environ |= {"DATA_DIR": str(data), "STATE_DIR": str(state), "DATABASE_URL": ""}
         os.environ |= {"SMTP_HOST": "", "SMTP_USER": "", "SMTP_PASSWORD": "", "SMTP_STARTTLS": "false"}
         os.environ |= {"SANDBOX_DIR": str(folder), "EXERCISE_FOLDER": str(self.folder)}
+        os.environ |= {"EXERCISE_SOURCE": str(self.snapshot), "EXERCISE_PRINTED": str(self.printed_file)}
         settings.sandbox_dir = folder
         vars(settings).pop("sandbox_folder", None)
         app.conf.update(broker_url=settings.broker_url, result_backend=settings.result_backend)
@@ -86,6 +91,7 @@ class Room:
         for kind in ("mail/*", "mail-faults/*", "mail.log"):
             for path in self.sandbox.folder.glob(kind):
                 path.unlink()
+        self._begin_worker()
         self.timeline = Timeline()
         self.timeline.__enter__()
         return self
@@ -93,6 +99,23 @@ class Room:
     def __exit__(self, *_: object) -> None:
         self.timeline.__exit__()
         self.program.end()
+
+    def _begin_worker(self) -> None:
+        """Start the usual worker ahead of the check. It waits for the learner's file: see learner.py."""
+        self._begin = self.folder / "begin"
+        os.mkfifo(self._begin)
+        self._ahead: Worker | SandboxError | None = None
+        self._starter = threading.Thread(target=self._start_ahead, daemon=True)
+        self._starter.start()
+
+    def _start_ahead(self) -> None:
+        other = Sandbox(folder=self.sandbox.folder)  # a connection of its own: this one waits
+        try:
+            other.open()
+            environment = {"EXERCISE_BEGIN": str(self._begin)}
+            self._ahead = other.start_worker(["basic"], "exercise", environment=environment, **USUAL)
+        except SandboxError as error:
+            self._ahead = error
 
     @property
     def broker(self) -> Broker:
@@ -104,17 +127,12 @@ class Room:
     def load(self, source: bytes, shown_as: str) -> None:
         """Load the learner's file. Raises `Wrong` if it does not load."""
         self.source = source
-        snapshot = self.folder / "source.py"
-        snapshot.write_bytes(source)
-        os.environ |= {
-            "EXERCISE_SOURCE": str(snapshot),
-            "EXERCISE_FILE": shown_as,
-            "EXERCISE_PRINTED": str(self.printed_file),
-        }
+        self.snapshot.write_bytes(source)
+        os.environ["EXERCISE_FILE"] = shown_as
         answer = self._ask(
             "loaded your file",
             "load",
-            source=str(snapshot),
+            source=str(self.snapshot),
             shown_as=shown_as,
             printed=str(self.printed_file),
         )
@@ -126,6 +144,21 @@ class Room:
                 kind=answer["kind"],
             )
         self.tasks, self.names = answer["tasks"], answer["names"]
+
+    def _take_ahead(self) -> Worker:
+        """Let the worker that was started ahead go on, and return it when it is ready."""
+        while self._starter.is_alive():  # until it reads, or has failed
+            with contextlib.suppress(OSError):
+                fifo = os.open(self._begin, os.O_WRONLY | os.O_NONBLOCK)
+                os.write(fifo, os.fsencode(os.environ["EXERCISE_FILE"]))
+                os.close(fifo)
+                break
+            time.sleep(0.001)
+        self._starter.join()
+        if isinstance(self._ahead, SandboxError):
+            raise self._ahead
+        assert self._ahead
+        return self._ahead
 
     def task(self, function: str) -> str:
         """Return the name of the task that this function is. Raises `Wrong` if it is none."""
@@ -245,9 +278,13 @@ class Room:
         Raises `Wrong` if it does not start.
         """
         if name not in self._workers:
-            defaults: dict[str, Any] = {"concurrency": 1, "profile": "drill", "include": [WORKER]}
+            is_usual = list(queues) == ["basic"] and not options and not self._ahead_is_taken
             try:
-                self._workers[name] = self.sandbox.start_worker(queues, name, **defaults | options)
+                if is_usual:
+                    self._ahead_is_taken = True
+                    self._workers[name] = self._take_ahead()
+                else:
+                    self._workers[name] = self.sandbox.start_worker(queues, name, **USUAL | options)
             except SandboxError as error:
                 raise Wrong(
                     "started a worker with your file", str(error)[-1500:], "it did not start", kind=NO_START
@@ -285,6 +322,9 @@ class Room:
 
     def _say_never_ended(self, did: str, result: AsyncResult, seconds: float) -> NoReturn:
         runs = evidence.started(self.runs(result.id, seconds=0.1))
+        if "WorkerLostError" in repr(result.result):
+            means = "the task ends the process that runs it, each time: by sys.exit, os._exit or a crash"
+            raise Wrong(did, f"it was tried {runs} times: {result.result!r}", means)
         raise Wrong(
             did,
             f"after {seconds:g} seconds its state was {result.state}; it had begun {runs} times",

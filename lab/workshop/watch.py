@@ -240,11 +240,17 @@ def _editor() -> str:
     return "code {}" if in_code else ""
 
 
+def read_progress() -> progress.Progress:
+    """Return the progress, and say so if its file could not be read."""
+    found = progress.read()
+    if found.kept_aside:
+        console.say(f"The progress could not be read. It is kept as {found.kept_aside}, and begins anew.")
+    return found
+
+
 def show_progress(exercises: list[Exercise]) -> None:
     """Print all exercises with what is solved."""
-    if aside := progress.broken():
-        console.say(f"The progress could not be read. It is kept as {aside}, and begins anew.")
-    passed = progress.read().passed
+    passed = read_progress().passed
     for one in exercises:
         mark = "[x]" if one.id in passed else "[ ]"
         fast = "  fast track" if one.fast_track else ""

@@ -1,0 +1,1 @@
+"""The workshop: its exercises, its checker, its commands."""

@@ -1,0 +1,53 @@
+"""A checker in a process of its own, as a learner has it. It outlives single tests, as in watch mode."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.workshop.verdicts import Verdict
+from settings import ROOT
+
+Check = Callable[[str, Path], Verdict]
+
+
+class Server:
+    """A program that checks files."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "lab.workshop.checker"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def check(self, name: str, file: Path) -> Verdict:
+        """Return the verdict on a file."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps({"id": name, "file": str(file)}) + "\n")
+        self.process.stdin.flush()
+        return Verdict.of(json.loads(self.process.stdout.readline()))
+
+    def end(self) -> None:
+        """End it in good order."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        assert self.process.wait(timeout=20) == 0
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    found = Server()
+    yield found
+    found.end()
+
+
+@pytest.fixture
+def check(server: Server) -> Check:
+    return server.check
