@@ -171,7 +171,10 @@ def notebooks(no_browser: bool, port: int | None, names: tuple[str, ...], argume
 @click.argument("name", required=False)
 @click.option("--edit-cmd", "edit_command", default="", help="Opens a file in your editor: 'vim {}'.")
 def exercises(name: str | None, edit_command: str) -> None:
-    """Solve exercises: edit one file, save, and read what a real worker did with it."""
+    """Solve exercises: edit one file, save, and read what a real worker did with it.
+
+    NAME is an exercise, or the number of a notebook, such as 09. Without it: where you were.
+    """
     from lab.workshop.checker import Checker
     from lab.workshop.manifest import find
     from lab.workshop.watch import Watch, read_progress
@@ -181,8 +184,9 @@ def exercises(name: str | None, edit_command: str) -> None:
     ids = [one.id for one in listed]
     open_ones = [one.id for one in listed if one.id not in state.passed]
     at = state.last if state.last in ids else (open_ones or ids)[0]
+    first = next((one for one in listed if one.part == name), None) or find(name or at, listed)
     with Checker() as checker:
-        Watch(listed, checker, edit_command).run(find(name or at, listed))
+        Watch(listed, checker, edit_command).run(first)
 
 
 @learn.command()

@@ -37,54 +37,54 @@ class Lesson(NamedTuple):
 
 LESSONS = {
     "00_start_here": Lesson(38, 3, 5, "0 | 2 | 4"),
-    "01_first_task": Lesson(56, 8, 1, "PENDING | PENDING | sandbox-basic | 1 | here | before sending"),
+    "01_first_task": Lesson(59, 8, 1, "PENDING | PENDING | sandbox-basic | 1 | here | before sending"),
     "02_inside_a_message": Lesson(
-        *(65, 11, 0),
+        *(68, 11, 0),
         "about 1000 bytes | 400000 | KeyError | February | PENDING | yes | 2 | 1",
     ),
     "03_calling_routing_priorities": Lesson(
-        *(80, 14, 2),
+        *(83, 14, 2),
         "in the worker | 1 | no error | PENDING | celery | 2 | p0 | p2 | 4 | advanced 1 | time_limited_task",
     ),
     "04_states_and_progress": Lesson(
-        *(68, 12, 1),
+        *(71, 12, 1),
         "PROGRESS | 1 | None | {'rows': 3} | SUCCESS | ValueError | ValueError | 100"
         " | PENDING | PENDING | AttributeError",
     ),
     "05_schedules": Lesson(
-        *(61, 13, 2),
+        *(64, 13, 2),
         "yes | none | 2 | no | 0 | more than once | after the visibility timeout | 10:00",
     ),
     "06_chains": Lesson(
-        *(88, 15, 10),
+        *(91, 15, 10),
         "3, 10, 'subtract' | advanced | 1 | 212 | TypeError | FAILURE | FAILURE | 0 | 1 | PENDING | PENDING",
     ),
     "07_groups_chunks_starmap": Lesson(
-        *(88, 14, 5),
+        *(91, 14, 5),
         "100 | 10 | 10 | 5 | 3 | 1 | finished in 1.3 s | ConnectionError | 0 | 0 | ValueError | RuntimeError"
         " | 6",
     ),
-    "08_chords": Lesson(61, 9, 6, "1 | PENDING | PENDING | 1 | 1 | [4, 16] | PENDING | 3"),
+    "08_chords": Lesson(64, 9, 6, "1 | PENDING | PENDING | 1 | 1 | [4, 16] | PENDING | 3"),
     "09_retries": Lesson(
-        *(80, 9, 4),
+        *(83, 9, 4),
         "3 | 0.4 | yes | 4 | MaxRetriesExceededError | fallback | SUCCESS | 1 | 4 | 180 | some at once",
     ),
     "10_delivery_guarantees": Lesson(
-        *(75, 14, 3),
+        *(78, 14, 3),
         "never | 2 | 1 | 2 | 2 | FAILURE | 2 | no | SUCCESS | it is lost",
     ),
     "11_time_rate_prefetch": Lesson(
-        *(68, 14, 2),
+        *(71, 14, 2),
         "stopped after 1 s of 1.5 s | the caller's | FAILURE | finished in 1.2 s | 2 | 4 | 2 | 100 | wait",
     ),
-    "12_pools_and_concurrency": Lesson(41, 8, 3, "2 | 1 | 2 | 1 | yes | no | 1 | silence"),
-    "13_async_tasks": Lesson(53, 7, 2, "EncodeError | 0 | RuntimeError | 2 | 1 | yes | SUCCESS"),
+    "12_pools_and_concurrency": Lesson(44, 8, 3, "2 | 1 | 2 | 1 | yes | no | 1 | silence"),
+    "13_async_tasks": Lesson(56, 7, 2, "EncodeError | 0 | RuntimeError | 2 | 1 | yes | SUCCESS"),
     "14_mail_and_images": Lesson(
-        *(79, 12, 6),
+        *(82, 12, 6),
         "3 | 1 | RETRY | 1 | 2 | about 20,000 bytes | 240 x 160 | refused | 2 | 0",
     ),
     "15_import_export_reports": Lesson(
-        *(73, 13, 2),
+        *(76, 13, 2),
         "483 | 0 | 5 | ValueError | ' | FAILURE | after the last batch | 0 | about the same",
     ),
 }
