@@ -11,6 +11,7 @@ import statistics
 import time
 
 from lab.workshop.checker import Checker
+from lab.workshop.forks import begin_sandbox
 from lab.workshop.manifest import Exercise, load
 
 
@@ -35,7 +36,7 @@ def main() -> None:
     exercises = [one for one in load() if arguments.exercise in one.id]
     rounds: dict[str, list[float]] = {one.id: [] for one in exercises}
     preparing = []
-    with Checker() as checker:
+    with Checker(begin_sandbox()) as checker:
         for _ in range(arguments.runs):
             for one in exercises:
                 seconds, after = seconds_of(checker, one)
@@ -49,9 +50,7 @@ def main() -> None:
     if quick:
         print(f"{'all whose subject is not waiting':36} {statistics.median(quick):7.2f} {quick[-1]:7.2f}")
         print(f"95 % of them within {quick[int(0.95 * (len(quick) - 1))]:.2f} s")
-    print(
-        f"cleaning up and preparing the next: {statistics.median(preparing):.3f} s, after the verdict is shown"
-    )
+    print(f"cleaning up and preparing the next: {statistics.median(preparing):.3f} s, after the verdict")
 
 
 if __name__ == "__main__":

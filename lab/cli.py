@@ -175,17 +175,21 @@ def exercises(name: str | None, edit_command: str) -> None:
 
     NAME is an exercise, or the number of a notebook, such as 09. Without it: where you were.
     """
+    from lab.workshop.forks import begin_sandbox
+
+    folder = begin_sandbox()  # it starts while this program imports what it needs
     from lab.workshop.checker import Checker
     from lab.workshop.manifest import find
-    from lab.workshop.watch import Watch, read_progress
+    from lab.workshop.progress import read_aloud
+    from lab.workshop.watch import Watch
 
     listed = _exercises()
-    state = read_progress()
+    state = read_aloud()
     ids = [one.id for one in listed]
     open_ones = [one.id for one in listed if one.id not in state.passed]
     at = state.last if state.last in ids else (open_ones or ids)[0]
     first = next((one for one in listed if one.part == name), None) or find(name or at, listed)
-    with Checker() as checker:
+    with Checker(folder) as checker:
         Watch(listed, checker, edit_command).run(first)
 
 
@@ -196,13 +200,19 @@ def exercises(name: str | None, edit_command: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
 def check(name: str | None, all_of_them: bool, part: str, as_json: bool) -> None:
     """Check an exercise once, or all: ./learn check retries/backoff."""
-    from lab import console
-    from lab.workshop import progress
-    from lab.workshop.checker import Checker, check_all
+    if name is None and not all_of_them:
+        raise click.UsageError("name an exercise, or give --all. ./learn progress lists them.")
+    from lab.workshop.forks import begin_sandbox
     from lab.workshop.manifest import find
 
     listed = _exercises()
-    if all_of_them:
+    exercise = find(name, listed) if name else None
+    folder = begin_sandbox() if exercise else None  # it starts while this program imports what it needs
+    from lab import console
+    from lab.workshop import progress
+    from lab.workshop.checker import Checker, check_all
+
+    if exercise is None:
         passed, listed = 0, [one for one in listed if one.part.startswith(part)]
         for number, (one, verdict) in enumerate(
             check_all(listed, progress.file_of, lanes=os.cpu_count() or 1), 1
@@ -213,10 +223,8 @@ def check(name: str | None, all_of_them: bool, part: str, as_json: bool) -> None
                 progress.mark_passed(one)
         click.echo(f"{passed} of {len(listed)} passed.")
         sys.exit(passed < len(listed))
-    if name is None:
-        raise click.UsageError("name an exercise, or give --all. ./learn progress lists them.")
-    exercise = find(name, listed)
-    with console.waiting_for("the verdict"), Checker() as checker:
+    assert folder
+    with console.waiting_for("the verdict"), Checker(folder, only_once=True) as checker:
         verdict = checker.check(exercise, progress.file_of(exercise))
     if verdict.passed:
         progress.mark_passed(exercise)
@@ -246,9 +254,9 @@ def hint(name: str, task: int, level: int) -> None:
 def progress(context: click.Context) -> None:
     """Show what is solved. `export FILE` and `import FILE` take it, with your files, to another machine."""
     if context.invoked_subcommand is None:
-        from lab.workshop.watch import show_progress
+        from lab.workshop.progress import show
 
-        show_progress(_exercises())
+        show(_exercises())
 
 
 @progress.command("export")

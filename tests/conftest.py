@@ -34,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run the nodes of pytest-celery in Docker containers, not as local processes",
     )
+    parser.addoption("--flakes", type=int, default=1, help="repeat each check of an exercise that often")
     parser.addoption(
         "--update-counts", action="store_true", help="write the numbers of tests to tests/counts.json"
     )

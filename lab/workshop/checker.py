@@ -33,29 +33,31 @@ from lab.processes.server import answers
 from lab.processes.worker import preload
 from lab.sandbox import Sandbox
 from lab.workshop import room, verdicts
-from lab.workshop.forks import Forked, Link, adopt_orphans, kill_orphans
+from lab.workshop.forks import Forked, Link, begin_sandbox, kill_orphans
 from lab.workshop.manifest import EXERCISES, Exercise, find, load, same_code
 from lab.workshop.verdicts import PRINTED_LETTERS, Line, Verdict, Wrong
-from settings import settings
 
 CHEATS = ("exercises", "lab.workshop.checker", "lab.workshop.room", "lab.workshop.manifest", "check")
 
 
 class Checker:
-    """Checks exercises, one after the other. `lane`: a name, if a program has several."""
+    """Checks exercises, one after the other.
 
-    def __init__(self, lane: str = "") -> None:
-        name = f"{settings.sandbox_folder.name}-w{os.getpid()}{lane}"
-        self.folder = settings.sandbox_folder.with_name(name)
+    `folder`: its sandbox, which has begun to start. `only_once`: it prepares less.
+    """
+
+    def __init__(self, folder: Path, *, only_once: bool = False) -> None:
+        self.folder = folder
+        self._only_once = only_once
         self._next: Forked | None = None
 
     def __enter__(self) -> Self:
         ctypes.CDLL(None)  # all that is loaded before the fork need not be loaded after it
-        for _ in preload():
-            pass
-        app.loader.import_default_modules()
-        adopt_orphans()
         self._sandbox = Sandbox(folder=self.folder)
+        if not self._only_once:
+            for _ in preload():
+                pass
+            app.loader.import_default_modules()
         self._sandbox.open()
         self.make_ready()
         return self
@@ -237,7 +239,7 @@ def _give(
 
 def _serve_lane(number: int, link: Link) -> None:
     exercises = load()
-    with Checker(f"-{number}") as checker, contextlib.suppress(EOFError):
+    with Checker(begin_sandbox(f"-{number}")) as checker, contextlib.suppress(EOFError):
         while order := link.receive():
             verdict = checker.check(find(order["id"], exercises), Path(order["file"]))
             link.send(asdict(verdict))
@@ -247,7 +249,7 @@ def _serve_lane(number: int, link: Link) -> None:
 def serve() -> None:
     """Check what standard input names, an exercise and a file as a line of JSON, and print each verdict."""
     exercises = load()
-    with Checker() as checker:
+    with Checker(begin_sandbox()) as checker:
         for line in sys.stdin:
             order = json.loads(line)
             print(checker.check(find(order["id"], exercises), Path(order["file"])).as_json(), flush=True)

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lab.processes.connection import begin
 from lab.processes.watchdog import end_with, kill_group
+from settings import settings
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
@@ -83,10 +85,16 @@ class Forked:
         self.link.end.close()
 
 
-def adopt_orphans() -> None:
-    """Become the parent of what our descendants leave behind. Only Linux can do that."""
+def begin_sandbox(lane: str = "") -> Path:
+    """Begin to start the sandbox of a checker, and return its folder. `lane`: a name, if there are several.
+
+    This program becomes the parent of what the sandbox's processes leave behind. Only Linux can do that.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    folder = settings.sandbox_folder.with_name(f"{settings.sandbox_folder.name}-w{os.getpid()}{lane}")
+    begin(folder)
+    return folder
 
 
 def kill_orphans(known: set[int]) -> None:

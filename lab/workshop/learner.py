@@ -12,7 +12,7 @@ START_SECONDS = 30
 MODULE = "exercise"
 MOST_MEMORY = 2 * 1024**3  # bytes of address space; a worker alone takes about 0.6 GB
 MOST_FILE = 64 * 1024**2  # bytes in one file, its log too
-MOST_PRINTED = 20_000  # bytes
+MOST_PRINTED = 20_000  # bytes, of each process
 
 
 def load(source: Path, shown_as: str, printed: Path) -> ModuleType:
@@ -26,14 +26,19 @@ def load(source: Path, shown_as: str, printed: Path) -> ModuleType:
     module.__file__ = shown_as
     sys.modules[MODULE] = module
 
+    left = MOST_PRINTED
+
     def tell(*values: Any, sep: str | None = " ", end: str | None = "\n", **options: Any) -> None:
         if options.get("file") is not None:
             print(*values, sep=sep, end=end, **options)
             return
         text = (" " if sep is None else sep).join(map(str, values)) + ("\n" if end is None else end)
-        with printed.open("ab") as file:
-            if file.tell() < MOST_PRINTED:
-                file.write(text.encode(errors="backslashreplace")[:MOST_PRINTED])
+        nonlocal left
+        written = text.encode(errors="backslashreplace")[:left]
+        left -= len(written)
+        if written:
+            with printed.open("ab") as file:
+                file.write(written)
 
     module.__dict__["print"] = tell
     exec(compile(source.read_bytes(), shown_as, "exec"), module.__dict__)  # noqa: S102 - the learner's own

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab import workspace
+from lab import console, workspace
 from lab.workshop.manifest import Exercise
 from services.paths import atomic_write
 from settings import settings
@@ -110,6 +110,25 @@ def _path() -> Path:
 
 def _texts(found: dict[Any, Any]) -> dict[str, str]:
     return {str(key): str(value) for key, value in found.items()}
+
+
+def read_aloud() -> Progress:
+    """Return the progress, and say so if its file could not be read."""
+    found = read()
+    if found.kept_aside:
+        console.say(f"The progress could not be read. It is kept as {found.kept_aside}, and begins anew.")
+    return found
+
+
+def show(exercises: list[Exercise]) -> None:
+    """Print all exercises with what is solved."""
+    passed = read_aloud().passed
+    for one in exercises:
+        mark = "[x]" if one.id in passed else "[ ]"
+        fast = "  fast track" if one.fast_track else ""
+        console.out.print(f"  {mark} {one.part} {one.id:34} {one.minutes:2} min{fast}", markup=False)
+    solved = sum(one.id in passed for one in exercises)
+    console.say(f"{solved} of {len(exercises)} solved.")
 
 
 # --- On a second machine ---------------------------------------------------------------------------------

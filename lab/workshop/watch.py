@@ -87,7 +87,9 @@ class Watch:
         console.out.print("Running …")
         self.verdict = self.checker.check(self.exercise, self.file)
         self._begin_page()
-        console.out.print(self.verdict.text(min(console.out.width, 100)), markup=False)
+        for line in self.verdict.text(min(console.out.width, 100)).splitlines():
+            style = "green" if line.startswith("[x]") else "yellow" if line.startswith("[ ]") else ""
+            console.out.print(line, style=style, markup=False)
         if self.verdict.passed:
             progress.mark_passed(self.exercise)
             console.say("It works. n: the next exercise. d: what differs from our solution.")
@@ -146,7 +148,7 @@ class Watch:
     def show_list(self) -> None:
         """Show all exercises, and go to the one that the learner names."""
         self._begin_page()
-        show_progress(self.exercises)
+        progress.show(self.exercises)
         name = self._line("Part of a name, to go there. Enter: stay.")
         if not name:
             self.show_text()
@@ -238,22 +240,3 @@ def _editor() -> str:
     """Return the command of VS Code if this is its terminal."""
     in_code = os.environ.get("TERM_PROGRAM") == "vscode" and shutil.which("code")
     return "code {}" if in_code else ""
-
-
-def read_progress() -> progress.Progress:
-    """Return the progress, and say so if its file could not be read."""
-    found = progress.read()
-    if found.kept_aside:
-        console.say(f"The progress could not be read. It is kept as {found.kept_aside}, and begins anew.")
-    return found
-
-
-def show_progress(exercises: list[Exercise]) -> None:
-    """Print all exercises with what is solved."""
-    passed = read_progress().passed
-    for one in exercises:
-        mark = "[x]" if one.id in passed else "[ ]"
-        fast = "  fast track" if one.fast_track else ""
-        console.out.print(f"  {mark} {one.part} {one.id:34} {one.minutes:2} min{fast}", markup=False)
-    solved = sum(one.id in passed for one in exercises)
-    console.say(f"{solved} of {len(exercises)} solved.")

@@ -41,6 +41,14 @@ class Server:
         assert self.process.wait(timeout=20) == 0
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Repeat what runs a check, as often as --flakes says."""
+    repeats = metafunc.config.getoption("flakes")
+    if repeats > 1 and {"check", "server"} & set(metafunc.fixturenames):
+        metafunc.fixturenames.append("repeat")
+        metafunc.parametrize("repeat", range(repeats))
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     found = Server()

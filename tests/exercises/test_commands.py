@@ -213,7 +213,7 @@ def test_a_broker_that_ends_in_a_check_is_said_and_the_next_check_works(
     assert watcher.end() == 0
 
 
-def test_all_are_checked_side_by_side(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_are_checked_side_by_side(environment: dict[str, str]) -> None:
     solve(environment)
     done = learn(environment, "check", "--all", "--part", "01")
     assert done.returncode == 1
@@ -235,33 +235,3 @@ def test_progress_and_files_move_to_another_machine(environment: dict[str, str],
     assert file_of(other).read_bytes() == FIRST.solution.read_bytes()
     assert file_of(other).with_suffix(".old.py").read_text().startswith("# mine")
     assert re.search(rf"\[x\] 01 {FIRST.id}", learn(other, "progress").stdout)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "{}",
-        '{"passed": {}, "files": {"../../x": "evil"}, "last": ""}',
-        '{"passed": {}, "files": {"a/b/../c": "evil"}, "last": ""}',
-        '{"passed": 5, "files": {}, "last": ""}',
-    ],
-)
-def test_a_file_that_is_no_export_is_refused(environment: dict[str, str], tmp_path: Path, text: str) -> None:
-    (tmp_path / "bundle.json").write_text(text)
-    done = learn(environment, "progress", "import", str(tmp_path / "bundle.json"))
-    assert done.returncode == 1
-    assert "not a" in done.stderr or "is not the id" in done.stderr
-    assert not list(tmp_path.glob("**/x.py"))
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"passed": []}', '{"passed": {}, "last"', "\x00"])
-def test_a_broken_progress_file_is_kept_aside(environment: dict[str, str], text: str) -> None:
-    learn(environment, "progress")
-    path = Path(environment["WORKSPACE_DIR"]) / "progress.json"
-    path.write_text(text)
-    done = learn(environment, "progress")
-    assert done.returncode == 0, done.stderr
-    assert "progress.broken.json" in done.stdout.replace("\n", "").replace("  ", "")
-    assert path.with_suffix(".broken.json").read_text() == text

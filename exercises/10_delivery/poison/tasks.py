@@ -9,7 +9,7 @@ from lab.workshop.services import note
 
 # TODO 1: for ever is too often.
 # TODO 2: never is too rarely.
-@app.task(acks_late=True, retry_on_worker_lost=False, max_retries=3, default_retry_delay=0)
+@app.task(acks_late=True, retry_on_worker_lost=False, max_retries=2, default_retry_delay=0)
 def pack(order: str) -> str:
     """Pack an order. "poison" kills its process each time, "unlucky" the first time."""
     note(order)

@@ -9,7 +9,7 @@ def start(room: Room) -> list[dict[str, int]]:
         raise Wrong("read OPTIONS", repr(options), "it is a list of texts")
     if "kept" not in room.kept:
         room.worker(options=options, pool=pool)
-        room.kept["kept"] = [room.value("leak") for _ in range(7)]
+        room.kept["kept"] = [room.value("leak", seconds=20) for _ in range(5)]
     return list(room.kept["kept"])
 
 
@@ -26,11 +26,11 @@ def task_1(room: Room) -> None:
         if room.look("POOL") != "prefork":
             means = f"the pool {room.look('POOL')} has no children that could be replaced"
         raise Wrong(
-            "sent leak 7 times", f"one process ran {most} of them, and kept {kept[-1]['kept']}", means
+            "sent leak 5 times", f"one process ran {most} of them, and kept {kept[-1]['kept']}", means
         )
     if most < 3:
         raise Wrong(
-            "sent leak 7 times", f"each process ran {most}", "3 are asked for: a new child costs time"
+            "sent leak 5 times", f"each process ran {most}", "3 are asked for: a new child costs time"
         )
 
 

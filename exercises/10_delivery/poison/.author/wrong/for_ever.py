@@ -7,7 +7,7 @@ from celery_app import app
 from lab.workshop.services import note
 
 
-@app.task(acks_late=True, retry_on_worker_lost=False, reject_on_worker_lost=True, max_retries=3)
+@app.task(acks_late=True, retry_on_worker_lost=False, reject_on_worker_lost=True, max_retries=2)
 def pack(order: str) -> str:
     """Pack an order. "poison" kills its process each time, "unlucky" the first time."""
     note(order)

@@ -1,4 +1,4 @@
-"""3 retries are enough"""
+"""2 retries are enough"""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from celery_app import app
 from lab.workshop.services import note
 
 
-@app.task(acks_late=True, retry_on_worker_lost=True, max_retries=6, default_retry_delay=0)
+@app.task(acks_late=True, retry_on_worker_lost=True, max_retries=4, default_retry_delay=0)
 def pack(order: str) -> str:
     """Pack an order. "poison" kills its process each time, "unlucky" the first time."""
     note(order)
