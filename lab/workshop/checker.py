@@ -7,6 +7,7 @@ a forked process that is ready before it is needed. It may be killed at any time
 import ast
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import select
@@ -43,12 +44,14 @@ CHEATS = ("exercises", "lab.workshop.checker", "lab.workshop.room", "lab.worksho
 class Checker:
     """Checks exercises, one after the other.
 
-    `folder`: its sandbox, which has begun to start. `only_once`: it prepares less.
+    `folder`: its sandbox, which has begun to start. `only_once`: nothing is prepared for a second check.
+    `ahead`: each check has a worker before it begins. It is worth it where somebody waits.
     """
 
-    def __init__(self, folder: Path, *, only_once: bool = False) -> None:
+    def __init__(self, folder: Path, *, only_once: bool = False, ahead: bool = True) -> None:
         self.folder = folder
         self._only_once = only_once
+        self._ahead = ahead
         self._next: Forked | None = None
 
     def __enter__(self) -> Self:
@@ -58,6 +61,7 @@ class Checker:
             for _ in preload():
                 pass
             app.loader.import_default_modules()
+            gc.freeze()  # what is forked need not copy the memory of these objects
         self._sandbox.open()
         self.make_ready()
         return self
@@ -121,7 +125,7 @@ class Checker:
     def _wait_for_order(self, link: Link) -> None:
         self._sandbox.connection.disown()  # the sandbox must end with the parent
         try:
-            with room.Room(self.folder) as here:
+            with room.Room(self.folder, ahead=self._ahead) as here:
                 order = link.receive()
                 exercise = find(order["id"], load())
                 for message in judge(here, exercise, Path(order["file"])):
@@ -239,7 +243,7 @@ def _give(
 
 def _serve_lane(number: int, link: Link) -> None:
     exercises = load()
-    with Checker(begin_sandbox(f"-{number}")) as checker, contextlib.suppress(EOFError):
+    with Checker(begin_sandbox(f"-{number}"), ahead=False) as checker, contextlib.suppress(EOFError):
         while order := link.receive():
             verdict = checker.check(find(order["id"], exercises), Path(order["file"]))
             link.send(asdict(verdict))
@@ -249,7 +253,7 @@ def _serve_lane(number: int, link: Link) -> None:
 def serve() -> None:
     """Check what standard input names, an exercise and a file as a line of JSON, and print each verdict."""
     exercises = load()
-    with Checker(begin_sandbox()) as checker:
+    with Checker(begin_sandbox(), ahead=False) as checker:
         for line in sys.stdin:
             order = json.loads(line)
             print(checker.check(find(order["id"], exercises), Path(order["file"])).as_json(), flush=True)

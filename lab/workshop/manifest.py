@@ -26,7 +26,7 @@ class Exercise:
     id: str
     folder: Path
     minutes: int
-    seconds: float = 20
+    seconds: float = 60
     fast_track: bool = False
     waits: bool = False
 

@@ -55,9 +55,12 @@ class Outcome:
 
 
 class Room:
-    """A room for one check. It is empty at the beginning: no message, no result, no worker."""
+    """A room for one check. It is empty at the beginning: no message, no result, no worker.
 
-    def __init__(self, folder: Path) -> None:
+    `ahead`: begin to start the usual worker now. It waits for the learner's file.
+    """
+
+    def __init__(self, folder: Path, *, ahead: bool = True) -> None:
         self.folder = folder / "exercise"
         shutil.rmtree(self.folder, ignore_errors=True)
         for name in ("data", "state"):
@@ -71,7 +74,7 @@ class Room:
         self.names: list[str] = []
         self.source = b""
         self._workers: dict[str, Worker] = {}
-        self._ahead_is_taken = False
+        self._may_take_ahead = ahead
         self.kept: dict[str, Any] = {}  # what a check keeps from one task for the next
 
     def _prepare_environment(self, folder: Path) -> None:
@@ -91,7 +94,8 @@ class Room:
         for kind in ("mail/*", "mail-faults/*", "mail.log"):
             for path in self.sandbox.folder.glob(kind):
                 path.unlink()
-        self._begin_worker()
+        if self._may_take_ahead:
+            self._begin_worker()
         self.timeline = Timeline()
         self.timeline.__enter__()
         return self
@@ -278,10 +282,10 @@ class Room:
         Raises `Wrong` if it does not start.
         """
         if name not in self._workers:
-            is_usual = list(queues) == ["basic"] and not options and not self._ahead_is_taken
+            is_usual = list(queues) == ["basic"] and not options and self._may_take_ahead
             try:
                 if is_usual:
-                    self._ahead_is_taken = True
+                    self._may_take_ahead = False
                     self._workers[name] = self._take_ahead()
                 else:
                     self._workers[name] = self.sandbox.start_worker(queues, name, **USUAL | options)

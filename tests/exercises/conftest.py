@@ -1,6 +1,7 @@
 """A checker in a process of its own, as a learner has it. It outlives single tests, as in watch mode."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.workshop.verdicts import Verdict
-from settings import ROOT
+from settings import ROOT, settings
 
 Check = Callable[[str, Path], Verdict]
 
@@ -21,6 +22,8 @@ class Server:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lab.workshop.checker"],
             cwd=ROOT,
+            # Other tests wait until nothing has the name of their sandbox in its environment.
+            env=os.environ | {"SANDBOX_DIR": str(settings.sandbox_folder.with_name("checks"))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -49,7 +52,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("repeat", range(repeats))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     found = Server()
     yield found

@@ -124,6 +124,14 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def leave_out_the_check(notebook: NotebookNode) -> None:
+    """Let the cell that checks an exercise only look whether there is such an exercise."""
+    for cell in code_cells(notebook):
+        cell.source = re.sub(
+            r"^check\((.*)\)$", r"from lab.workshop.manifest import find, load; find(\1, load())", cell.source
+        )
+
+
 def beginning(notebook: NotebookNode) -> list[NotebookNode]:
     """Return the code cells up to the one that starts the first worker, and gets a result from it."""
     cells = code_cells(notebook)
@@ -217,6 +225,8 @@ def test_the_minutes_are_enough_to_read_think_and_run(path: Path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_notebook_runs_and_shows_what_it_says(path: Path, room: Path):
     notebook = read(path)
+    if path != FIRST_TASK:  # tests/exercises runs all checks; here one is enough
+        leave_out_the_check(notebook)
     execute(notebook, room)
     wait_until_nothing_runs(room)
 
