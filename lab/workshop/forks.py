@@ -92,7 +92,9 @@ def begin_sandbox(lane: str = "") -> Path:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    folder = settings.sandbox_folder.with_name(f"{settings.sandbox_folder.name}-w{os.getpid()}{lane}")
+    # Not the beginning of its name: the live view of JupyterLab would follow it.
+    name = f"check-{os.getpid()}{lane}-{settings.sandbox_folder.name}"
+    folder = settings.sandbox_folder.with_name(name)
     begin(folder)
     return folder
 

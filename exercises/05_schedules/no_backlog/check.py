@@ -4,15 +4,16 @@ from lab.workshop.room import Room, Wrong
 
 
 def run_ticks(room: Room) -> tuple[list[str], str]:
-    """Send 3 ticks without a worker, wait one period, send one more, and start a worker."""
+    """Send 3 ticks without a worker, wait one period, start a worker, and send one more tick."""
     entry = room.look("ENTRY")
     options = {"queue": "basic"} | entry["options"]
     room.task("count_stock")
     old = [room.send("count_stock", options=options) for _ in range(3)]
     time.sleep(entry["schedule"])  # what is taught is that time passes
-    fresh = room.send("count_stock", options=options)
     room.worker(["basic"])
-    room.wait("all end", lambda: all(tick.ready() for tick in (*old, fresh)), 3)
+    room.wait("the old ones end", lambda: all(tick.ready() for tick in old), 3)
+    fresh = room.send("count_stock", options=options)
+    room.wait("the fresh one ends", fresh.ready, 3)
     states = [tick.state for tick in old], fresh.state
     room.end_worker()
     return states
@@ -37,5 +38,5 @@ def task_2(room: Room) -> None:
         )
     _, fresh = run_ticks(room)
     if fresh != "SUCCESS":
-        means = "it was too old when the worker came: let it live nearly as long as the period"
-        raise Wrong("sent a tick, and started a worker at once", f"its state is {fresh}", means)
+        means = "it was too old when the worker got it: let it live nearly as long as the period"
+        raise Wrong("sent a tick to a worker that waits for work", f"its state is {fresh}", means)

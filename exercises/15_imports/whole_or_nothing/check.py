@@ -1,25 +1,27 @@
-from lab.faults import kill_child
+import os
+import signal
+
 from lab.workshop.room import Room, Wrong
 
 
 def task_1(room: Room) -> None:
     path = room.folder / "data" / "report.txt"
     path.write_text("the report from before\n")
-    worker = room.worker(profile="reliable")
-    result = room.send("write_report", "monday")
+    room.worker(profile="reliable")
+    room.send("write_report", "monday")
     seen = set()
-    for count in (2, 4):
+    for count in (1, 3):
         room.wait("lines are written", lambda count=count: len(room.effects("line")) >= count)
         seen.add(path.read_text() if path.exists() else "no file")
-    kill_child(worker, result.id)
+    os.kill(room.effects("line")[0]["pid"], signal.SIGKILL)
     room.end_worker()
     seen.add(path.read_text() if path.exists() else "no file")
-    if seen - {"the report from before\n"} and not all(text.count("monday") in (0, 6) for text in seen):
-        half = next(text for text in seen if text.count("monday") not in (0, 6))
+    if seen - {"the report from before\n"} and not all(text.count("monday") in (0, 12) for text in seen):
+        half = next(text for text in seen if text.count("monday") not in (0, 12))
         means = "it grows under its own name: write to another file, and give it the name at the end"
         raise Wrong(
             "sent write_report, and killed its process in the middle",
-            f"report.txt has {half.count('monday')} of 6 lines",
+            f"report.txt has {half.count('monday')} of 12 lines",
             means,
         )
     if seen != {"the report from before\n"}:
@@ -39,5 +41,5 @@ def task_2(room: Room) -> None:
         raise Wrong(
             "sent write_report('tuesday')", f"the files are {', '.join(files)}", "a draft must not stay"
         )
-    if (room.folder / "data" / "report.txt").read_text().count("tuesday line") != 6:
-        raise Wrong("sent write_report('tuesday')", "report.txt is not whole", "all six lines belong into it")
+    if (room.folder / "data" / "report.txt").read_text().count("tuesday line") != 12:
+        raise Wrong("sent write_report('tuesday')", "report.txt is not whole", "all 12 lines belong into it")

@@ -1,7 +1,7 @@
 """How many messages a worker takes."""
 
 from celery_app import app
-from lab.workshop.services import note, simulate_work
+from lab.workshop.services import simulate_work
 
 PREFETCH = 1  # messages for each pool child: celery worker --prefetch-multiplier
 
@@ -10,5 +10,4 @@ PREFETCH = 1  # messages for each pool child: celery worker --prefetch-multiplie
 def work(name: str, seconds: float) -> str:
     """Work for some seconds: simulated."""
     simulate_work(seconds)
-    note("done", name=name)
     return name

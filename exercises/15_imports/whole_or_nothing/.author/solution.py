@@ -8,7 +8,7 @@ from settings import settings
 
 def lines_of(day: str) -> list[str]:
     """Return the lines of the report of a day: simulated."""
-    return [f"{day} line {number}" for number in range(6)]
+    return [f"{day} line {number}" for number in range(12)]
 
 
 @app.task
@@ -19,5 +19,5 @@ def write_report(day: str) -> str:
             file.write(f"{line}\n".encode())
             file.flush()
             note("line")
-            simulate_work(0.03)
+            simulate_work(0.05)
     return "report.txt"

@@ -1,4 +1,4 @@
-"""it was too old when the worker came"""
+"""it was too old when the worker got it"""
 
 from typing import Any
 

@@ -30,5 +30,5 @@ def import_rows(name: str, count: int) -> int:
             database.executemany("INSERT INTO rows VALUES (?)", [(number,) for number in rows])
             database.execute("REPLACE INTO done VALUES (?, ?)", (name, rows.stop))
         note("part", first=first)
-        simulate_work(0.03)
+        simulate_work(0.06)
     return count - begin
