@@ -91,7 +91,7 @@ class Verdict:
         import html
 
         kept = Verdict(**{**self.__dict__, "timeline": ""})
-        page = f"<pre>{html.escape(kept.text())}</pre>"
+        page = f"<pre style='white-space: pre-wrap'>{html.escape(kept.text(72))}</pre>"
         return {"text/plain": self.text(), "text/html": page + ("" if self.passed else self.timeline_html)}
 
 
