@@ -12,7 +12,12 @@ from tests.exercises.conftest import Check
 from tests.exercises.gate import message_of, problems_of, problems_of_all
 
 ALL = load()
-WRONG = [(one, path) for one in ALL for path in one.wrong]
+# The first of each exercise is checked in every run of the tests, the others with `-m slow`.
+WRONG = [
+    pytest.param(one, path, id=f"{one.id}-{path.stem}", marks=[pytest.mark.slow] if number else [])
+    for one in ALL
+    for number, path in enumerate(one.wrong)
+]
 
 
 def one_line(text: str) -> str:
@@ -55,7 +60,7 @@ def test_a_solution_passes(exercise: Exercise, check: Check) -> None:
     assert [line.number for line in verdict.lines] == sorted(exercise.tasks())
 
 
-@pytest.mark.parametrize(("exercise", "wrong"), WRONG, ids=lambda one: getattr(one, "id", None) or one.stem)
+@pytest.mark.parametrize(("exercise", "wrong"), WRONG)
 def test_a_wrong_answer_gets_its_own_message(exercise: Exercise, wrong: Path, check: Check) -> None:
     verdict = check(exercise.id, wrong)
     assert not verdict.passed, verdict.text()
