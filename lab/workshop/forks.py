@@ -101,7 +101,7 @@ def begin_sandbox(lane: str = "") -> Path:
 
 def kill_orphans(known: set[int]) -> None:
     """Kill what our descendants have left behind: our children that are not `known`."""
-    while orphans := [pid for pid in _children() if pid not in known]:
+    while orphans := [pid for pid in children(os.getpid()) if pid not in known]:
         for pid in orphans:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -109,11 +109,12 @@ def kill_orphans(known: set[int]) -> None:
                 os.waitpid(pid, 0)
 
 
-def _children() -> list[int]:
-    found = []
+def children(parent: int) -> dict[int, str]:
+    """Return the child processes of a process, each with its state as Linux writes it: Z has ended."""
+    found = {}
     for stat in Path("/proc").glob("[0-9]*/stat") if sys.platform == "linux" else ():
         with contextlib.suppress(OSError):
-            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
-            if int(fields[1]) == os.getpid():
-                found.append(int(stat.parent.name))
+            state, of, *_ = stat.read_text(errors="replace").rpartition(")")[2].split()
+            if int(of) == parent:
+                found[int(stat.parent.name)] = state
     return found

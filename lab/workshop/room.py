@@ -23,7 +23,7 @@ from lab.runs import Run
 from lab.sandbox import Broker, Sandbox, Worker
 from lab.timeline import Timeline
 from lab.waiting import wait_for
-from lab.workshop.forks import Forked
+from lab.workshop.forks import Forked, children
 from lab.workshop.program import serve
 from lab.workshop.verdicts import NO_START, OUT_OF_MEMORY, TIMED_OUT, WRONG, Wrong
 from settings import RESULT_DATABASE, settings
@@ -31,6 +31,7 @@ from settings import RESULT_DATABASE, settings
 __all__ = ["Outcome", "Room", "Wrong"]
 
 ANSWER_SECONDS = 5.0
+DEATH_SECONDS = 8.0
 UNSEEN_SECONDS = 0.4  # how long to wait for the first event of a task whose end is stored already
 WORKER = "lab.workshop.learner"
 USUAL: dict[str, Any] = {"concurrency": 1, "profile": "drill", "include": [WORKER]}
@@ -315,7 +316,9 @@ class Room:
         """Wait for the end of a task. Raises `Wrong` if it does not come, or if memory ran out."""
         deadline = time.monotonic() + seconds
         while result.state not in READY_STATES:
-            if time.monotonic() > deadline:
+            is_over = time.monotonic() > deadline
+            # Celery may take 5 seconds to notice that a pool child has ended.
+            if is_over and not (self._has_dead_child(result) and time.monotonic() < deadline + DEATH_SECONDS):
                 self._say_never_ended(did, result, seconds)
             time.sleep(0.005)
         runs = self.runs(result.id)
@@ -324,11 +327,18 @@ class Room:
             raise Wrong(did, str(outcome), "the task wants more memory than it may have", kind=OUT_OF_MEMORY)
         return outcome
 
+    def _has_dead_child(self, result: AsyncResult) -> bool:
+        """Tell whether a pool child has ended, and the state of its task does not say so yet."""
+        states = [state for worker in self._workers.values() for state in children(worker.pid).values()]
+        return "Z" in states and "WorkerLostError" not in repr(result.result)
+
     def _say_never_ended(self, did: str, result: AsyncResult, seconds: float) -> NoReturn:
-        runs = evidence.started(self.runs(result.id, seconds=0.1))
-        if "WorkerLostError" in repr(result.result):
+        found = self.runs(result.id, seconds=0.1)
+        runs = evidence.started(found)
+        lost = [run.detail for run in found if "WorkerLostError" in run.detail]
+        if lost or "WorkerLostError" in repr(result.result):
             means = "the task ends the process that runs it, each time: by sys.exit, os._exit or a crash"
-            raise Wrong(did, f"it was tried {runs} times: {result.result!r}", means)
+            raise Wrong(did, f"it was tried {runs} times: {(lost or [repr(result.result)])[0]}", means)
         raise Wrong(
             did,
             f"after {seconds:g} seconds its state was {result.state}; it had begun {runs} times",
