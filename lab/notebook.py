@@ -42,7 +42,12 @@ def own_data(sandbox: Sandbox) -> Path:
     for sample in SAMPLES:
         (data / sample).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "data" / sample, data / sample)
+    use_folders(data, state)
+    return data
+
+
+def use_folders(data: Path, state: Path) -> None:
+    """Let this program, and workers that start later, use these folders, and the sandbox's mail server."""
     settings.data_dir, settings.state_dir, settings.database_url = data, state, None
     os.environ |= {"DATA_DIR": str(data), "STATE_DIR": str(state), "DATABASE_URL": ""}
     os.environ |= {"SMTP_HOST": "", "SMTP_USER": "", "SMTP_PASSWORD": "", "SMTP_STARTTLS": "false"}
-    return data

@@ -140,8 +140,7 @@ class Connection:
 
     def let_go(self) -> None:
         """Close the connection, and do not wait. Removes what is left of a sandbox that was killed."""
-        self._lines.close()
-        self.link.close()
+        self.disown()
         remove_what_is_left(self.folder)
 
 

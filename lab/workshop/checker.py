@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -82,13 +82,8 @@ class Checker:
             self._sandbox.open()
         self._next = Forked(self._wait_for_order)
 
-    def check(
-        self, exercise: Exercise, file: Path, on_line: Callable[[Line], None] = lambda _: None
-    ) -> Verdict:
-        """Check a learner's file. `on_line` gets the verdict on each numbered task as soon as it is there.
-
-        Afterwards call `make_ready`, when there is time for it.
-        """
+    def check(self, exercise: Exercise, file: Path) -> Verdict:
+        """Check a learner's file. Afterwards call `make_ready`, when there is time for it."""
         self.make_ready()
         assert self._next
         began = time.monotonic()
@@ -98,7 +93,6 @@ class Checker:
         try:
             while "line" in (answer := self._next.link.receive(max(0, deadline - time.monotonic()))):
                 lines.append(Line(**answer["line"]))
-                on_line(lines[-1])
         except TimeoutError:
             reason = f"The check did not end within {exercise.seconds:g} seconds."
             answer = {"kind": verdicts.TIMED_OUT, "reason": reason}
@@ -242,22 +236,21 @@ def _give(
 
 
 def _serve_lane(number: int, link: Link) -> None:
+    with contextlib.suppress(EOFError):
+        _serve(f"-{number}", iter(link.receive, None), lambda verdict: link.send(asdict(verdict)))
+
+
+def _serve(lane: str, orders: Iterable[dict[str, str]], tell: Callable[[Verdict], None]) -> None:
     exercises = load()
-    with Checker(begin_sandbox(f"-{number}"), ahead=False) as checker, contextlib.suppress(EOFError):
-        while order := link.receive():
-            verdict = checker.check(find(order["id"], exercises), Path(order["file"]))
-            link.send(asdict(verdict))
+    with Checker(begin_sandbox(lane), ahead=False) as checker:
+        for order in orders:
+            tell(checker.check(find(order["id"], exercises), Path(order["file"])))
             checker.make_ready()
 
 
 def serve() -> None:
     """Check what standard input names, an exercise and a file as a line of JSON, and print each verdict."""
-    exercises = load()
-    with Checker(begin_sandbox(), ahead=False) as checker:
-        for line in sys.stdin:
-            order = json.loads(line)
-            print(checker.check(find(order["id"], exercises), Path(order["file"])).as_json(), flush=True)
-            checker.make_ready()
+    _serve("", map(json.loads, sys.stdin), lambda verdict: print(verdict.as_json(), flush=True))
 
 
 if __name__ == "__main__":

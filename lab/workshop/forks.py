@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lab.processes.children import make_group
 from lab.processes.connection import begin
 from lab.processes.watchdog import end_with, kill_group
 from settings import settings
@@ -62,7 +63,7 @@ class Forked:
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                os.setpgid(0, 0)
+                make_group(0)
                 end_with(parent)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 ours.close()
@@ -72,14 +73,13 @@ class Forked:
                 run(Link(its))
             finally:  # never back into what the parent was doing
                 os._exit(0)
+        make_group(self.pid)
         its.close()
         self.link = Link(ours)
 
     def end(self) -> None:
         """Kill it, with its group."""
         kill_group(self.pid, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)  # it may not have made its group yet
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
         self.link.end.close()

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-START_SECONDS = 30
+from lab.processes.worker import START_SECONDS
+
 MODULE = "exercise"
 MOST_MEMORY = 2 * 1024**3  # bytes of address space; a worker alone takes about 0.6 GB
 MOST_FILE = 64 * 1024**2  # bytes in one file, its log too

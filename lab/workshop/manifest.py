@@ -76,16 +76,20 @@ class Exercise:
         found = re.findall(r"^(\d)\. \*\*(.+?)\*\*", self.text, re.MULTILINE)
         return {int(number): text.rstrip(".") for number, text in found}
 
+    def has_own_check(self) -> bool:
+        """Return whether the check is as the course came with it."""
+        listed = sums().get(f"{self.folder.relative_to(EXERCISES)}/check.py")
+        return listed == hashlib.sha256(self.check.read_bytes()).hexdigest()
+
     def load_check(self) -> ModuleType:
         """Return the check as a module. Raises `ValueError` if the learner has changed it."""
-        source = self.check.read_bytes()
-        if sums().get(f"{self.folder.relative_to(EXERCISES)}/check.py") != hashlib.sha256(source).hexdigest():
+        if not self.has_own_check():
             raise ValueError(
                 f"{self.check} was changed, so its verdict says nothing. Give it back: "
                 f"git checkout {self.check.relative_to(ROOT)}"
             )
         module = ModuleType("check")
-        exec(compile(source, self.check, "exec"), module.__dict__)  # noqa: S102 - our own file
+        exec(compile(self.check.read_bytes(), self.check, "exec"), module.__dict__)  # noqa: S102 - our own file
         return module
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar
 
 from celery import signature
-from celery.result import AsyncResult, result_from_tuple
+from celery.result import AsyncResult, ResultBase, result_from_tuple
 from celery.states import READY_STATES
 
 from celery_app import app
 from lab import evidence
+from lab.notebook import use_folders
 from lab.processes.connection import SandboxError
 from lab.runs import Run
 from lab.sandbox import Broker, Sandbox, Worker
@@ -79,10 +80,7 @@ class Room:
         self.kept: dict[str, Any] = {}  # what a check keeps from one task for the next
 
     def _prepare_environment(self, folder: Path) -> None:
-        state, data = self.folder / "state", self.folder / "data"
-        settings.data_dir, settings.state_dir, settings.database_url = data, state, None
-        os.environ |= {"DATA_DIR": str(data), "STATE_DIR": str(state), "DATABASE_URL": ""}
-        os.environ |= {"SMTP_HOST": "", "SMTP_USER": "", "SMTP_PASSWORD": "", "SMTP_STARTTLS": "false"}
+        use_folders(self.folder / "data", self.folder / "state")
         os.environ |= {"SANDBOX_DIR": str(folder), "EXERCISE_FOLDER": str(self.folder)}
         os.environ |= {"EXERCISE_SOURCE": str(self.snapshot), "EXERCISE_PRINTED": str(self.printed_file)}
         settings.sandbox_dir = folder
@@ -184,14 +182,33 @@ class Room:
 
         A result or a canvas comes back as one. Raises `Wrong` if it raises, or does not return in time.
         """
-        did = f"called {function}({_shown(args, kwargs)})"
+        return self._called(f"called {function}({_shown(args, kwargs)})", function, args, kwargs, seconds)
+
+    def start(self, function: str, *args: Any) -> Any:
+        """Call a function that returns a canvas, send that, and return its result."""
+        did = f"called {function}({_shown(args, {})}), and sent the canvas that it returned"
+        result = self._called(did, function, args, {}, send=True)
+        if not isinstance(result, ResultBase):
+            raise Wrong(did, f"it returned {result!r}", "this is no canvas")
+        return result
+
+    def _called(
+        self,
+        did: str,
+        function: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        seconds: float = ANSWER_SECONDS,
+        *,
+        send: bool = False,
+    ) -> Any:
         if function not in self.names:
             raise Wrong(
                 f"looked for {function} in your file",
                 f"it has {', '.join(self.names) or 'no name'}",
                 "the exercise needs this name: was it removed, renamed or commented out?",
             )
-        answer = self._ask(did, "call", seconds=seconds, name=function, arguments=repr((args, kwargs)))
+        answer = self._ask(did, "call", seconds, name=function, arguments=repr((args, kwargs)), send=send)
         if "error" in answer:
             kind = answer["kind"] if answer["kind"] == OUT_OF_MEMORY else WRONG
             raise Wrong(did, answer["error"], "it raised, where it should return", kind=kind)
@@ -200,18 +217,6 @@ class Room:
         if "canvas" in answer:
             return signature(answer["canvas"], app=app)
         return answer["value"]
-
-    def start(self, function: str, *args: Any) -> Any:
-        """Call a function that returns a canvas, send that, and return its result."""
-        did = f"called {function}({_shown(args, {})}), and sent the canvas that it returned"
-        if function not in self.names:
-            self.call(function)  # it says what is missing
-        answer = self._ask(did, "call", name=function, arguments=repr((args, {})), send=True)
-        if "error" in answer:
-            raise Wrong(did, answer["error"], "it raised, where it should return")
-        if "result" not in answer:
-            raise Wrong(did, f"it returned {answer['value']!r}", "this is no canvas")
-        return result_from_tuple(answer["result"], app)  # type: ignore[arg-type] # a stub's mistake
 
     def wait_for(self, result: Any, seconds: float = ANSWER_SECONDS) -> list[Run]:
         """Wait until a canvas has ended, with all that followed from it, and return its runs."""

@@ -3,7 +3,7 @@
 import json
 import textwrap
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 PASSED = "passed"
@@ -90,7 +90,7 @@ class Verdict:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         import html
 
-        kept = Verdict(**{**self.__dict__, "timeline": ""})
+        kept = replace(self, timeline="")
         page = f"<pre style='white-space: pre-wrap'>{html.escape(kept.text(72))}</pre>"
         return {"text/plain": self.text(), "text/html": page + ("" if self.passed else self.timeline_html)}
 

@@ -94,6 +94,5 @@ def test_the_gate_finds_what_is_missing(
     assert old in before
     path.write_text(before.replace(old, new, 1) if old else new)
     monkeypatch.setattr(manifest, "EXERCISES", tmp_path)
-    monkeypatch.setattr("tests.exercises.gate.EXERCISES", tmp_path)
     found = list(problems_of(Exercise(ALL[0].id, copy, 5)))
     assert any(problem in one for one in found), found
