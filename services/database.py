@@ -9,13 +9,14 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cache
 
-from sqlalchemy import Engine, ExceptionContext, create_engine, event, text
+from sqlalchemy import Engine, ExceptionContext, create_engine, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from services.models import Base
+from services.models import Base, UtcDateTime
 from settings import ROOT, settings
 
 FETCH_ROWS = 2_000  # rows that a query over a large table holds in memory at once
@@ -96,6 +97,17 @@ def upsert(session: Session, table: type[Base]) -> sqlite.Insert | postgresql.In
     """
     is_sqlite = session.get_bind().dialect.name == "sqlite"
     return sqlite.insert(table) if is_sqlite else postgresql.insert(table)
+
+
+def now(session: Session) -> datetime:
+    """Return the time of the database: one clock for all hosts. It has milliseconds on SQLite, too."""
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    clock = (
+        func.strftime("%Y-%m-%d %H:%M:%f000", "now", type_=UtcDateTime)
+        if is_sqlite
+        else func.now(type_=UtcDateTime)
+    )
+    return session.scalars(select(clock)).one()
 
 
 def migrate() -> None:

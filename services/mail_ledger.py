@@ -6,13 +6,12 @@ transaction is open while the mail is being sent.
 """
 
 import uuid
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, delete, select, update
 
-from services.database import upsert, writing
-from services.models import MailEntry, UtcDateTime
+from services.database import now, upsert, writing
+from services.models import MailEntry
 
 KEPT = timedelta(days=30)  # longer than any message waits for its redelivery
 
@@ -30,13 +29,13 @@ def claim(message_id: str, lease: timedelta) -> str | None:
     """
     owner = uuid.uuid4().hex
     with writing() as session:
-        now = _now(session)
-        session.execute(delete(MailEntry).where(MailEntry.claimed_at < now - KEPT))
-        new = upsert(session, MailEntry).values(message_id=message_id, owner=owner, claimed_at=now)
+        moment = now(session)
+        session.execute(delete(MailEntry).where(MailEntry.claimed_at < moment - KEPT))
+        new = upsert(session, MailEntry).values(message_id=message_id, owner=owner, claimed_at=moment)
         claimed = new.on_conflict_do_update(
             index_elements=["message_id"],
-            set_={"owner": owner, "claimed_at": now},
-            where=and_(MailEntry.sent_at.is_(None), MailEntry.claimed_at < now - lease),
+            set_={"owner": owner, "claimed_at": moment},
+            where=and_(MailEntry.sent_at.is_(None), MailEntry.claimed_at < moment - lease),
         )
         if session.scalars(claimed.returning(MailEntry.owner)).first():
             return owner
@@ -50,18 +49,18 @@ def renew(message_id: str, owner: str) -> bool:
     """Begin the lease of a claim anew. Return False if another process has taken the claim over."""
     with writing() as session:
         mine = update(MailEntry).where(_is_claim(message_id, owner))
-        renewed = session.scalars(mine.values(claimed_at=_now(session)).returning(MailEntry.owner))
+        renewed = session.scalars(mine.values(claimed_at=now(session)).returning(MailEntry.owner))
         return renewed.first() is not None
 
 
 def record_sent(message_id: str, owner: str) -> None:
     """Write down that a mail has been sent, whoever has claimed it since."""
     with writing() as session:
-        now = _now(session)
+        moment = now(session)
         sent = upsert(session, MailEntry).values(
-            message_id=message_id, owner=owner, claimed_at=now, sent_at=now
+            message_id=message_id, owner=owner, claimed_at=moment, sent_at=moment
         )
-        session.execute(sent.on_conflict_do_update(index_elements=["message_id"], set_={"sent_at": now}))
+        session.execute(sent.on_conflict_do_update(index_elements=["message_id"], set_={"sent_at": moment}))
 
 
 def give_back(message_id: str, owner: str) -> None:
@@ -72,8 +71,3 @@ def give_back(message_id: str, owner: str) -> None:
 
 def _is_claim(message_id: str, owner: str) -> ColumnElement[bool]:
     return and_(MailEntry.message_id == message_id, MailEntry.owner == owner, MailEntry.sent_at.is_(None))
-
-
-def _now(session: Session) -> datetime:
-    """Return the time of the database: one clock for all hosts."""
-    return session.scalars(select(func.now(type_=UtcDateTime))).one()

@@ -2,8 +2,10 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     DateTime,
     Dialect,
@@ -14,6 +16,7 @@ from sqlalchemy import (
     String,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -145,3 +148,45 @@ class MailEntry(Base):
     owner: Mapped[str]
     claimed_at: Mapped[datetime] = mapped_column(index=True)
     sent_at: Mapped[datetime | None]
+
+
+_OUTBOX = text("dispatched_at IS NULL AND status = 'pending'")
+
+
+class TaskRecord(Base):
+    """One task that a user asked for: what to run, how far it is, and what came of it.
+
+    `id` is also the id of the Celery task. The row is written before the message is sent, so a submission
+    is never lost; a row that no dispatcher has sent yet (`dispatched_at` is empty) is the outbox.
+    """
+
+    __tablename__ = "task_records"
+    __table_args__ = (
+        UniqueConstraint("user_id", "idempotency_key"),
+        Index("ix_task_records_outbox", "created_at", sqlite_where=_OUTBOX, postgresql_where=_OUTBOX),
+        Index("ix_task_records_user_id", "user_id", "created_at", "id"),
+        Index("ix_task_records_status", "status", "heartbeat_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    task: Mapped[str] = mapped_column(String(200))
+    arguments: Mapped[dict[str, Any]] = mapped_column(JSON)
+    user_id: Mapped[str] = mapped_column(String(100))
+    idempotency_key: Mapped[str | None] = mapped_column(String(200))
+    created_at: Mapped[datetime]
+
+    # The dispatcher's: whose turn it is to send the message, and when it was sent.
+    dispatch_until: Mapped[datetime | None]
+    dispatched_at: Mapped[datetime | None]
+
+    # The worker's: one of STATUSES in task_records.py, progress in percent, the claim of who runs it.
+    status: Mapped[str] = mapped_column(String(20), default="pending")
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    owner: Mapped[str | None] = mapped_column(String(32))
+    heartbeat_at: Mapped[datetime | None]
+    runs: Mapped[int] = mapped_column(default=0)
+    percent: Mapped[int] = mapped_column(default=0)
+    step: Mapped[str] = mapped_column(String(200), default="")
+    result: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[str | None]
+    finished_at: Mapped[datetime | None]
