@@ -1,8 +1,8 @@
 """The worker's side of a task record: claim it, say how far it is, and write down what came of it.
 
-What to learn here: a message that comes twice must not run the task twice, and a worker that is killed must not
-leave the row "processing" for ever. A claim is one statement, and has a lease that heartbeats renew: when they
-end, somebody else may claim the row, or say that the worker was lost. What a lost worker writes is refused.
+What to learn here: a message that comes twice must not run the task twice, and a worker that is killed must
+not leave the row "processing" for ever. A claim is one statement, and has a lease that heartbeats renew. When
+they end, another worker may claim the row, or somebody says that it was lost. What a lost one writes is refused.
 """
 
 import threading
@@ -26,7 +26,7 @@ LOST = "The worker that ran it was lost: its process ended, or its machine. Repl
 
 
 class BeingRun(Exception):
-    """Another worker runs the task, and says so by its heartbeats. Its lease may still end: come back later."""
+    """Another worker runs the task, and says so by its heartbeats. It may still be lost: come back later."""
 
 
 class Cancelled(Exception):
