@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 
-from sqlalchemy import Engine, ExceptionContext, create_engine, event, func, select, text, type_coerce
+from sqlalchemy import Engine, ExceptionContext, create_engine, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 

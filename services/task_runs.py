@@ -2,7 +2,7 @@
 
 What to learn here: a message that comes twice must not run the task twice, and a worker that is killed must
 not leave the row "processing" for ever. A claim is one statement, and has a lease that heartbeats renew. When
-they end, another worker may claim the row, or somebody says that it was lost. What a lost one writes is refused.
+they end, another worker may claim the row, or somebody says that it was lost. What it writes then is refused.
 """
 
 import threading
