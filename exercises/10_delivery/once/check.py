@@ -13,7 +13,7 @@ def charges(room: Room, orders: list[int]) -> list[int]:
 
 
 def task_1(room: Room) -> None:
-    room.worker(["basic"], "one", concurrency=2)
+    room.worker()
     order = randint(100, 199)
     for number in (1, 2):
         charged = charges(room, [order]).count(order)
