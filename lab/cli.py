@@ -189,8 +189,7 @@ def exercises(name: str | None, edit_command: str) -> None:
     open_ones = [one.id for one in listed if one.id not in state.passed]
     at = state.last if state.last in ids else (open_ones or ids)[0]
     first = next((one for one in listed if one.part == name), None) or find(name or at, listed)
-    with Checker(folder) as checker:
-        Watch(listed, checker, edit_command).run(first)
+    Watch(listed, Checker(folder), edit_command).run(first)
 
 
 @learn.command()

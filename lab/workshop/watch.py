@@ -39,11 +39,11 @@ class Watch:
         self.verdict: Verdict | None = None
 
     def run(self, exercise: Exercise) -> None:
-        """Watch until the learner quits."""
+        """Watch until the learner quits. They read the text while the checker gets ready."""
         self.open(exercise)
-        with _single_keys() as is_terminal:
+        seen = self._stamp()
+        with self.checker, _single_keys() as is_terminal:
             self.is_terminal = is_terminal
-            seen = self._stamp()
             while True:
                 key = self._key(POLL_SECONDS)
                 if key in ("q", None):
