@@ -37,7 +37,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory(prefix="w-") as folder:
         yield Path(folder)
-        assert not processes_of(folder)
+        wait_for("all processes have ended", lambda: not processes_of(folder))
 
 
 def learn(environment: dict[str, str], *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
