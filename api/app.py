@@ -1,0 +1,90 @@
+"""The web front as an ASGI application: `uvicorn api.app:app`, or ./learn web.
+
+What to learn here: an endpoint that waits for a database is `def`, and runs in a thread. As `async def` it
+would stop the whole server meanwhile. And no endpoint sends a message: see dispatcher.py.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from sqlalchemy.exc import OperationalError
+from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
+
+from api.dispatcher import Dispatcher
+from api.guard import Guard
+from api.inbox import Inbox
+from api.routes import audio, events, operations, tasks
+from api.views import Problem, explain
+from services.database import migrate
+from services.task_records import KeyReused, NoSuchTask, WrongStatus
+from services.token_stream import async_client
+from settings import settings
+
+PAGE = Path(__file__).with_name("page")
+MAX_BODY = 256 * 1024  # bytes; the longest prompt, each character written as two \uXXXX, has half of it
+
+STATUS_CODES: dict[type[Exception], int] = {
+    NoSuchTask: 404,
+    WrongStatus: 409,
+    KeyReused: 422,  # as the IETF draft on Idempotency-Key says
+    OperationalError: 503,
+}
+PROBLEMS = {
+    401: "No cookie yet",
+    404: "The user has no such task",
+    409: "Its status does not allow it",
+    413: "The request is too long",
+    422: "A field is wrong",
+}
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Bring the tables up to date, and run the dispatcher while the server runs."""
+    migrate()
+    app.state.inbox = Inbox()
+    app.state.dispatcher = Dispatcher()
+    app.state.dispatcher.start()
+    async with async_client() as app.state.redis:
+        yield
+    app.state.dispatcher.stop()
+
+
+async def _tell(request: Request, error: Exception) -> JSONResponse:
+    code = next(code for kind, code in STATUS_CODES.items() if isinstance(error, kind))
+    text = "The database does not answer. Try again." if code == 503 else str(error)
+    return JSONResponse({"detail": text}, code)
+
+
+async def _tell_the_limit(request: Request, error: Exception) -> JSONResponse:
+    text = f"The request is longer than {request.scope[MAX_BODY_SIZE_SCOPE_KEY]:,} bytes: send less"
+    # The connection closes: what is still on its way is not read.
+    return JSONResponse({"detail": text}, 413, {"Connection": "close"})
+
+
+async def _tell_what_is_wrong(request: Request, error: RequestValidationError) -> JSONResponse:
+    return JSONResponse({"detail": explain(error)}, 422)
+
+
+app = FastAPI(
+    title="Learn Celery",
+    lifespan=lifespan,
+    docs_url=None,  # these two pages load scripts from elsewhere. /openapi.json says the same
+    redoc_url=None,
+    max_body_size=MAX_BODY,
+    responses={code: {"model": Problem, "description": text} for code, text in PROBLEMS.items()},
+)
+for module in (tasks, events, audio, operations):
+    app.include_router(module.router)
+app.mount("/", StaticFiles(directory=PAGE, html=True))
+
+for kind in STATUS_CODES:
+    app.add_exception_handler(kind, _tell)
+app.add_exception_handler(413, _tell_the_limit)
+app.add_exception_handler(RequestValidationError, _tell_what_is_wrong)  # type: ignore[arg-type]
+app.add_middleware(Guard, hosts=settings.web_hosts.split(","))

@@ -1,0 +1,56 @@
+"""The events of a task, as server-sent events."""
+
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, HTTPException, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from api.events import events_of
+from api.routes.tasks import TaskId
+from api.users import User
+from api.views import Problem, view
+from services import task_records
+
+router = APIRouter(prefix="/tasks", tags=["tasks"])
+
+FIRST = "0-0"  # before all others
+LARGEST = 2**64  # of either part of an id, in Redis
+
+
+async def last_event(
+    last_event_id: Annotated[str, Header(description="The id of the last event that arrived.")] = FIRST,
+) -> str:
+    """Return where to go on. Raises `HTTPException` 400 if it is no id of ours."""
+    numbers = last_event_id.split("-")
+    if not re.fullmatch(r"[0-9]{1,20}-[0-9]{1,20}", last_event_id) or max(map(int, numbers)) >= LARGEST:
+        raise HTTPException(
+            400,
+            f"Last-Event-ID={last_event_id[:50]!r}: send the id of an event of this task, or leave it out",
+        )
+    return last_event_id
+
+
+def own_task(task_id: TaskId, user: User) -> str:
+    """Return the id, if the task is the user's. A dependency can still say 404; a stream that runs cannot."""
+    return task_records.find(task_id, user).id
+
+
+@router.get(
+    "/{task_id}/events",
+    response_class=EventSourceResponse,
+    responses={400: {"model": Problem, "description": "Last-Event-ID is broken"}},
+)
+async def events(
+    task_id: Annotated[str, Depends(own_task)],
+    after: Annotated[str, Depends(last_event)],
+    request: Request,
+) -> AsyncIterator[ServerSentEvent]:
+    """Stream what happens to a task until it ends: its row, its progress, its text.
+
+    A client that comes again with Last-Event-ID gets what it has missed.
+    """
+    redis = request.app.state.redis
+    async for event in events_of(redis, task_id, after, lambda: view(task_records.find(task_id), request)):
+        yield event
