@@ -25,8 +25,13 @@ pytestmark = [needs_chromium, pytest.mark.timeout(600)]
 
 NOTEBOOK = ROOT / "notebooks/01_first_task.ipynb"
 SECONDS = 60
-# Beginnings of titles, and how many timelines and diagrams are shown.
-NOTEBOOKS = [("Start here", 3, 2), ("Pass results on", 2, 8), ("Join results", 1, 5), ("Lose nothing", 3, 0)]
+# Beginnings of titles, and how many timelines and diagrams are shown. One is looked at in each run.
+NOTEBOOKS = [
+    ("Start here", 3, 2),
+    pytest.param("Pass results on", 2, 8, marks=pytest.mark.slow),
+    pytest.param("Join results", 1, 5, marks=pytest.mark.slow),
+    pytest.param("Lose nothing", 3, 0, marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture
@@ -216,17 +221,19 @@ return found
 """
 
 
-def test_pictures_and_tables_fit_beside_the_live_view_and_can_be_read_in_both_themes(browser: Chrome) -> None:
+@pytest.mark.parametrize(("title", "timelines", "diagrams"), NOTEBOOKS)
+def test_pictures_and_tables_fit_beside_the_live_view_and_can_be_read_in_both_themes(
+    browser: Chrome, title: str, timelines: int, diagrams: int
+) -> None:
     page = Page(browser)
-    for title, timelines, diagrams in NOTEBOOKS:
-        page.open(title)
-        page.run_cells(len(page.all(".jp-Cell")) - 2)  # without the check of an exercise, and the end
-        page.wait_until_idle()
-        for theme in ("JupyterLab Light", "JupyterLab Dark"):
-            page.use(theme)
-            page.wait_for_pictures(timelines, diagrams)
-            assert browser.execute_script(FAULTS, ".jp-OutputArea-output") == [], (title, theme)
-        page.close()
+    page.open(title)
+    page.run_cells(len(page.all(".jp-Cell")) - 2)  # without the check of an exercise, and the end
+    page.wait_until_idle()
+    for theme in ("JupyterLab Light", "JupyterLab Dark"):
+        page.use(theme)
+        page.wait_for_pictures(timelines, diagrams)
+        assert browser.execute_script(FAULTS, ".jp-OutputArea-output") == [], (title, theme)
+    page.close()
 
 
 def test_what_is_too_wide_too_pale_or_too_small_is_found(browser: Chrome) -> None:

@@ -12,9 +12,13 @@ from tests.exercises.conftest import Check
 from tests.exercises.gate import message_of, problems_of, problems_of_all
 
 ALL = load()
-# The first of each exercise is checked in every run of the tests, the others with `-m slow`.
+# The first of each exercise is checked in every run of the tests, the others with `-m slow`; there, too, are
+# the stubs and wrong answers whose checks take many seconds.
+STUBS = [pytest.param(one, id=one.id, marks=[pytest.mark.slow] if one.waits else []) for one in ALL]
 WRONG = [
-    pytest.param(one, path, id=f"{one.id}-{path.stem}", marks=[pytest.mark.slow] if number else [])
+    pytest.param(
+        one, path, id=f"{one.id}-{path.stem}", marks=[pytest.mark.slow] if number or one.waits else []
+    )
     for one in ALL
     for number, path in enumerate(one.wrong)
 ]
@@ -45,7 +49,7 @@ def test_an_exercise_is_complete(exercise: Exercise) -> None:
     assert list(problems_of(exercise)) == []
 
 
-@pytest.mark.parametrize("exercise", ALL, ids=lambda one: one.id)
+@pytest.mark.parametrize("exercise", STUBS)
 def test_a_stub_is_not_attempted_and_no_task_of_it_is_done(exercise: Exercise, check: Check) -> None:
     verdict = check(exercise.id, exercise.stub)
     assert verdict.kind == NOT_ATTEMPTED, verdict.text()

@@ -19,7 +19,6 @@ from tests.waiting import processes_of, wait_for, wait_until_gone
 
 ENDLESS = "tests/integration/killed_run.py"
 SECONDS_TO_START = 90.0  # on a busy machine
-SIGNALS = [signal.SIGTERM, signal.SIGKILL]
 
 pytestmark = pytest.mark.timeout(240)  # the run inside has a start of its own
 
@@ -71,8 +70,15 @@ def finish(place: Path, run: subprocess.Popen[str]) -> None:
     )
 
 
-@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGHUP])
-@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize(
+    ("workers", "number"),
+    [
+        ("0", signal.SIGTERM),
+        ("1", signal.SIGKILL),
+        *(pytest.param("0", number, marks=pytest.mark.slow) for number in (signal.SIGKILL, signal.SIGHUP)),
+        *(pytest.param("1", number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP)),
+    ],
+)
 def test_nothing_is_left_when_the_run_is_killed(place: Path, workers: str, number: signal.Signals) -> None:
     run = start(place, "-n", workers, f"{ENDLESS}::test_that_does_not_end[1]")
     up(place, run)
@@ -82,7 +88,7 @@ def test_nothing_is_left_when_the_run_is_killed(place: Path, workers: str, numbe
     assert run.returncode == -number
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_nothing_is_left_when_one_process_of_the_run_is_killed(place: Path, number: signal.Signals) -> None:
     run = start(place, "-n", "1", ENDLESS)
     (first,) = up(place, run)

@@ -28,8 +28,8 @@ def task_1(room: Room) -> None:
 
 
 def task_2(room: Room) -> None:
-    room.worker(["basic"], "two", concurrency=3)
-    for _ in range(3):
+    room.worker(["basic"], "two", concurrency=2)
+    for _ in range(2):
         order = randint(200, 9999)
         charged = charges(room, [order] * 4).count(order)
         if charged != 1:
