@@ -13,20 +13,19 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy.exc import OperationalError
-from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 
+from api.body_limit import BodyLimit
 from api.dispatcher import Dispatcher
 from api.guard import Guard
 from api.inbox import Inbox
 from api.routes import audio, events, operations, tasks
 from api.views import Problem, explain
 from services.database import migrate
+from services.redis_clients import async_client
 from services.task_records import KeyReused, NoSuchTask, WrongStatus
-from services.token_stream import async_client
 from settings import settings
 
 PAGE = Path(__file__).with_name("page")
-MAX_BODY = 256 * 1024  # bytes; the longest prompt, each character written as two \uXXXX, has half of it
 
 STATUS_CODES: dict[type[Exception], int] = {
     NoSuchTask: 404,
@@ -61,12 +60,6 @@ async def _tell(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": text}, code)
 
 
-async def _tell_the_limit(request: Request, error: Exception) -> JSONResponse:
-    text = f"The request is longer than {request.scope[MAX_BODY_SIZE_SCOPE_KEY]:,} bytes: send less"
-    # The connection closes: what is still on its way is not read.
-    return JSONResponse({"detail": text}, 413, {"Connection": "close"})
-
-
 async def _tell_what_is_wrong(request: Request, error: RequestValidationError) -> JSONResponse:
     return JSONResponse({"detail": explain(error)}, 422)
 
@@ -76,7 +69,6 @@ app = FastAPI(
     lifespan=lifespan,
     docs_url=None,  # these two pages load scripts from elsewhere. /openapi.json says the same
     redoc_url=None,
-    max_body_size=MAX_BODY,
     responses={code: {"model": Problem, "description": text} for code, text in PROBLEMS.items()},
 )
 for module in (tasks, events, audio, operations):
@@ -85,6 +77,6 @@ app.mount("/", StaticFiles(directory=PAGE, html=True))
 
 for kind in STATUS_CODES:
     app.add_exception_handler(kind, _tell)
-app.add_exception_handler(413, _tell_the_limit)
 app.add_exception_handler(RequestValidationError, _tell_what_is_wrong)  # type: ignore[arg-type]
+app.add_middleware(BodyLimit, limits={"/audio": audio.MAX_BYTES})
 app.add_middleware(Guard, hosts=settings.web_hosts.split(","))

@@ -26,6 +26,7 @@ from services.task_runs import fail_lost
 
 log = logging.getLogger(__name__)
 
+GATHER_SECONDS = 0.1  # from one batch to the next: two transactions for one row cost as much as for 100
 BATCH = 100  # messages in one network round trip
 LEASE = timedelta(seconds=10)  # how long rows wait for a dispatcher that was killed with them
 IDLE_SECONDS = 1.0  # rows of other processes, and those that a killed one held, are found after this
@@ -60,19 +61,20 @@ class Dispatcher:
 
     def _run(self) -> None:
         app.loader.import_default_modules()  # `app.tasks` then has all of them
-        pause = 0.0
-        while not self._ended.wait(pause):  # in trouble: new rows change nothing
-            if not pause:
-                self._woken.wait(IDLE_SECONDS)
-                self._woken.clear()
+        pause = GATHER_SECONDS
+        while not self._ended.is_set():
             try:
                 self._do_what_there_is()
-                self.trouble, pause = "", 0.0
+                self.trouble, pause = "", GATHER_SECONDS
             except Exception as error:  # noqa: BLE001 - the rows are kept; a thread that has ended sends none
-                if not pause:
+                if not self.trouble:
                     log.warning("Not sent, will try again: %s", error)
                 self.trouble = "" if isinstance(error, SQLAlchemyError) else AWAY
-                pause = min(LONGEST_PAUSE, 2 * pause or 0.1)
+                pause = min(LONGEST_PAUSE, 2 * pause)
+            self._ended.wait(pause)
+            if not self.trouble:  # in trouble, new rows change nothing
+                self._woken.wait(IDLE_SECONDS)
+                self._woken.clear()
 
     def _do_what_there_is(self) -> None:
         if time.monotonic() - self._swept > SWEEP_SECONDS:

@@ -1,6 +1,5 @@
 """The events of a task, as server-sent events."""
 
-import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -12,24 +11,20 @@ from api.routes.tasks import TaskId
 from api.users import User
 from api.views import Problem, view
 from services import task_records
+from services.token_stream import FIRST, check_id
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
-
-FIRST = "0-0"  # before all others
-LARGEST = 2**64  # of either part of an id, in Redis
 
 
 async def last_event(
     last_event_id: Annotated[str, Header(description="The id of the last event that arrived.")] = FIRST,
 ) -> str:
     """Return where to go on. Raises `HTTPException` 400 if it is no id of ours."""
-    numbers = last_event_id.split("-")
-    if not re.fullmatch(r"[0-9]{1,20}-[0-9]{1,20}", last_event_id) or max(map(int, numbers)) >= LARGEST:
-        raise HTTPException(
-            400,
-            f"Last-Event-ID={last_event_id[:50]!r}: send the id of an event of this task, or leave it out",
-        )
-    return last_event_id
+    try:
+        return check_id(last_event_id)
+    except ValueError:
+        text = f"Last-Event-ID={last_event_id[:50]!r}: send the id of an event of this task, or leave it out"
+        raise HTTPException(400, text) from None
 
 
 def own_task(task_id: TaskId, user: User) -> str:

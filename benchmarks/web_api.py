@@ -1,6 +1,6 @@
 """What a submission costs: `POST /tasks` from 50 clients at once, with the broker up and with it down.
 
-    python benchmarks/api.py --requests 10000
+    python benchmarks/web_api.py --requests 10000
 
 Each client sends its next request when the last one is answered. Nothing may be lost: at the end the rows of
 the database and the messages of the broker are counted. No worker runs, so that all messages are still there.
@@ -19,13 +19,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+import psutil
 
 BODY = json.dumps({"prompt": "A short story about a queue", "max_tokens": 50}).encode()
 
 
 class Client:
-    """One keep-alive connection. It parses no more of HTTP than it must: the time measured is the server's."""
+    """One keep-alive connection. It parses as little of HTTP as it can: the server is measured."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -67,9 +68,8 @@ async def submit_all(port: int, clients: int, requests: int) -> tuple[list[float
 
 
 @contextmanager
-def api() -> Iterator[int]:
-    """Run the API in a process of its own, and give its port."""
-    from lab.waiting import wait_for
+def api() -> Iterator[tuple[int, psutil.Process]]:
+    """Run the API in a process of its own, and give its port, and the process."""
     from lab.web import listen
 
     listener = listen(0)
@@ -88,7 +88,7 @@ def api() -> Iterator[int]:
     listener.close()
 
     try:
-        yield port
+        yield port, psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -112,32 +112,34 @@ def measure(clients: int, requests: int) -> None:
     from lab.sandbox import Sandbox
     from lab.waiting import wait_for
 
-    with Sandbox() as sandbox, api() as port:
+    with Sandbox() as sandbox, api() as (port, process):
         for number, broker in enumerate(("up", "down"), 1):
             if broker == "down":
                 sandbox.broker.stop()
+            before = process.cpu_times()
             took, seconds = asyncio.run(submit_all(port, clients, requests))
             cuts = statistics.quantiles(took, n=100)
             rows, sent = counted()
+            after = process.cpu_times()
+            cpu = (after.user - before.user + after.system - before.system) / requests
             print(
                 f"broker {broker:5} {requests / seconds:7,.0f} requests/s   p50 {cuts[49] * 1000:5.0f} ms   "
-                f"p95 {cuts[94] * 1000:5.0f} ms   p99 {cuts[98] * 1000:5.0f} ms   longest {max(took) * 1000:5.0f} ms   "
+                f"p95 {cuts[94] * 1000:5.0f} ms   p99 {cuts[98] * 1000:5.0f} ms   "
+                f"longest {max(took) * 1000:5.0f} ms   CPU {cpu * 1000:.2f} ms   "
                 f"rows {rows:,}, of them sent {sent:,}"
             )
             assert rows == number * requests
             if broker == "up":
                 begin = time.perf_counter()
                 wait_for("all are sent", lambda: counted()[1] == requests, seconds=120)
-                print(f"  all sent {time.perf_counter() - begin:.1f} s later: {length(sandbox):,} messages")
+                print(f"  all sent {time.perf_counter() - begin:.1f} s later: {length():,} messages")
         sandbox.broker.start()
         begin = time.perf_counter()
         wait_for("all are sent", lambda: counted()[1] == 2 * requests, seconds=120)
-        print(
-            f"  all sent {time.perf_counter() - begin:.1f} s after its return: {length(sandbox):,} messages"
-        )
+        print(f"  all sent {time.perf_counter() - begin:.1f} s after its return: {length():,} messages")
 
 
-def length(sandbox: "Sandbox") -> int:
+def length() -> int:
     """Return how many messages wait in the queue."""
     from broker import broker_channel, queue_lengths
 
