@@ -30,13 +30,13 @@ PAGE = Path(__file__).with_name("page")
 STATUS_CODES: dict[type[Exception], int] = {
     NoSuchTask: 404,
     WrongStatus: 409,
-    KeyReused: 422,  # as the IETF draft on Idempotency-Key says
+    KeyReused: 409,
     OperationalError: 503,
 }
 PROBLEMS = {
     401: "No cookie yet",
     404: "The user has no such task",
-    409: "Its status does not allow it",
+    409: "Its status, or the key, does not allow it",
     413: "The request is too long",
     422: "A field is wrong",
 }

@@ -16,10 +16,12 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache
 
+from kombu import Queue
 from sqlalchemy.exc import SQLAlchemyError
 
-from celery_app import app, queue_of
+from celery_app import app
 from services.models import TaskRecord
 from services.task_records import give_back_unsent, mark_sent, take_unsent
 from services.task_runs import fail_lost
@@ -126,5 +128,11 @@ def publish(rows: Sequence[TaskRecord]) -> None:
                 argsrepr="()",
                 kwargsrepr=f"{{'task_id': '{row.id}'}}",  # what a user has written is in no event and no log
             )
-            queue = queue_of(app.tasks[row.task].__module__)
-            app.amqp.send_task_message(producer, row.task, message, queue=queue, retry=False)
+            app.amqp.send_task_message(producer, row.task, message, queue=queue_of(row.task), retry=False)
+
+
+@cache
+def queue_of(task: str) -> str:
+    """Return the queue of a task, as the app routes it."""
+    queue: Queue = app.amqp.router.route({}, task)["queue"]
+    return queue.name

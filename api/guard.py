@@ -6,6 +6,7 @@ fixed list, and what changes something must come from our own page.
 """
 
 import asyncio
+import logging
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
@@ -13,6 +14,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger(__name__)
 
 SEND_SECONDS = 30  # how long a client of a stream may read nothing, while we have something to say
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -42,21 +45,32 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
 
+        has_stopped_reading = False
+
         async def send_guarded(message: Message) -> None:
+            nonlocal has_stopped_reading
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *RAW_HEADERS]
             if message.get("more_body"):
                 # A client that has stopped reading would keep its stream, and all that feeds it, for ever.
-                async with asyncio.timeout(SEND_SECONDS):
-                    await send(message)
+                try:
+                    await asyncio.wait_for(send(message), SEND_SECONDS)
+                except TimeoutError:
+                    has_stopped_reading = True
+                    raise
             else:
                 await send(message)
 
         if scope["type"] == "http" and (refused := self._refusal(scope["method"], Headers(scope=scope))):
             answer = JSONResponse({"detail": refused.detail}, refused.status_code)
             await answer(scope, receive, send_guarded)
-        else:
+            return
+        try:
             await self.app(scope, receive, send_guarded)
+        except Exception:
+            if not has_stopped_reading:
+                raise
+            log.warning("A client of %s has stopped reading, and is let go.", scope["path"])
 
     def _refusal(self, method: str, headers: Headers) -> HTTPException | None:
         host = headers.get("host", "")

@@ -6,6 +6,7 @@ share the next one.
 """
 
 import asyncio
+from collections.abc import Sequence
 
 from fastapi.concurrency import run_in_threadpool
 
@@ -32,6 +33,7 @@ class Inbox:
     async def _write(self) -> None:
         while batch := self._waiting[:MOST]:
             del self._waiting[: len(batch)]
+            made: Sequence[Created | Exception]
             try:
                 made = await run_in_threadpool(create_all, [wanted for wanted, _ in batch])
             except Exception as error:  # noqa: BLE001 - it belongs to those who wait

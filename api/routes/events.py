@@ -1,7 +1,7 @@
 """The events of a task, as server-sent events."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -9,7 +9,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from api.events import events_of
 from api.routes.tasks import TaskId
 from api.users import User
-from api.views import Problem, view
+from api.views import view
 from services import task_records
 from services.token_stream import FIRST, check_id
 
@@ -32,11 +32,16 @@ def own_task(task_id: TaskId, user: User) -> str:
     return task_records.find(task_id, user).id
 
 
-@router.get(
-    "/{task_id}/events",
-    response_class=EventSourceResponse,
-    responses={400: {"model": Problem, "description": "Last-Event-ID is broken"}},
-)
+# FastAPI describes each answer of a stream as a stream. Errors are JSON, as everywhere.
+AS_JSON = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+ERRORS: dict[int | str, Any] = {
+    400: {"description": "Last-Event-ID is broken", "content": AS_JSON},
+    404: {"description": "The user has no such task", "content": AS_JSON},
+    422: {"description": "A field is wrong", "content": AS_JSON},
+}
+
+
+@router.get("/{task_id}/events", response_class=EventSourceResponse, responses=ERRORS)
 async def events(
     task_id: Annotated[str, Depends(own_task)],
     after: Annotated[str, Depends(last_event)],

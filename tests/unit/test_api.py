@@ -76,7 +76,7 @@ def test_the_same_key_gives_the_task_that_is_there(server: TestClient) -> None:
 def test_the_same_key_with_another_body_is_refused(server: TestClient) -> None:
     submitted(server, "key-1")
     answer = submitted(server, "key-1", prompt="Another story")
-    assert answer.status_code == 422
+    assert answer.status_code == 409
     assert "'key-1'" in answer.json()["detail"]
     assert rows() == 1
 
@@ -176,7 +176,7 @@ def test_the_cookie_is_for_this_page_alone_and_the_database_does_not_have_it(ser
 
 @pytest.mark.parametrize("cookie", [None, "", "short", "x" * 44, "../../etc", "é" * 43])
 def test_who_has_no_cookie_of_ours_can_change_nothing(server: TestClient, cookie: str | None) -> None:
-    headers = {"Cookie": f"{COOKIE}={cookie}".encode()} if cookie is not None else {}
+    headers = {b"Cookie": f"{COOKIE}={cookie}".encode()} if cookie is not None else {}
     answer = TestClient(app, base_url="http://127.0.0.1:8000").post("/tasks", json=PROMPT, headers=headers)
     assert (answer.status_code, "GET /tasks" in answer.json()["detail"]) == (401, True)
     assert rows() == 0

@@ -91,7 +91,7 @@ def test_a_wrong_address_is_answered_clearly(server: TestClient, path: str, code
 
 @pytest.mark.parametrize("key", ["x" * 201, "é", "\x7f"])
 def test_a_key_that_cannot_be_kept_is_refused(server: TestClient, key: str) -> None:
-    answer = server.post("/tasks", json=PROMPT, headers={"Idempotency-Key": key.encode()})
+    answer = server.post("/tasks", json=PROMPT, headers={b"Idempotency-Key": key.encode()})
     assert (answer.status_code, "Idempotency-Key" in answer.json()["detail"]) == (422, True)
 
 
@@ -100,5 +100,5 @@ def test_a_key_that_cannot_be_kept_is_refused(server: TestClient, key: str) -> N
 )
 def test_a_broken_last_event_id_is_refused(server: TestClient, event: str) -> None:
     path = submitted(server).headers["location"]
-    answer = server.get(f"{path}/events", headers={"Last-Event-ID": event.encode()})
+    answer = server.get(f"{path}/events", headers={b"Last-Event-ID": event.encode()})
     assert (answer.status_code, "Last-Event-ID" in answer.json()["detail"]) == (400, True)
