@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     periodic_task_seconds: Annotated[float, Field(ge=0.1, le=366 * 86_400)] = 30.0
     flower_user: str = "learner"
     flower_password: SecretStr | None = None
+    web_hosts: str = "127.0.0.1,localhost"  # the names under which browsers may ask the API
 
     smtp_host: str | None = None  # unset: the sandbox's own mail server
     smtp_port: Annotated[int, Field(gt=0, lt=65536)] = 25

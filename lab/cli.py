@@ -39,6 +39,7 @@ JOURNEY = {
         "timeline",
         "diagram",
         "flower",
+        "web",
         "down",
     ],
     "Work on this project": ["test", "lint"],
@@ -488,6 +489,17 @@ def flower(arguments: tuple[str, ...]) -> None:
     """Open Flower, a web page that shows workers and tasks. Options go to `celery flower`."""
     os.chdir(ROOT)
     run.callback(("celery", "-A", "celery_app", "flower", *arguments))  # type: ignore[misc]
+
+
+@learn.command()
+@click.option("--no-browser", is_flag=True, help="Open no browser, only print the address.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Where it listens. Otherwise 8000 or the next.")
+def web(no_browser: bool, port: int | None) -> None:
+    """Open a web page that submits tasks and shows them live: broker, workers and API. Ctrl-C ends all."""
+    _begin_sandbox()
+    from lab.web import run
+
+    run(port, browser=not no_browser)
 
 
 @learn.command()

@@ -15,7 +15,10 @@ from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from celery_app import app
+from services.redis_clients import client
 from services.simulation import simulate_waiting
+from services.task_runs import claim, heartbeats
+from services.token_stream import RedisStreamPublisher
 from tasks.base import AsyncTask
 from tasks.basic_tasks import add
 
@@ -36,6 +39,26 @@ def mark_and_wait(path: str, release: str) -> str:
     while not Path(release).exists():
         time.sleep(0.02)
     return "released"
+
+
+@app.task
+def write_when_released(task_id: str, folder: str) -> None:
+    """Run a task record: write a token for each file 1, 2, 3 … in `folder`, and end at the file `end`."""
+    run = claim(task_id)
+    if run is None:
+        return
+    mark(f"{folder}/runs", str(os.getpid()))
+    stream = RedisStreamPublisher(client(), task_id)
+    stream.publish("restart")
+    written: list[str] = []
+    with heartbeats(run):
+        while not Path(folder, "end").exists():
+            if Path(folder, str(len(written) + 1)).exists():
+                written.append(f"word-{len(written) + 1} ")
+                stream.publish("token", text=written[-1])
+            time.sleep(0.02)
+    run.complete({"text": "".join(written)})
+    stream.publish("end", status="completed")
 
 
 @app.task

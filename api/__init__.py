@@ -1,0 +1,1 @@
+"""The web front: an HTTP API over the Celery app, and one page that uses it."""
