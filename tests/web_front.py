@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx2 as httpx
 
-from api.users import COOKIE
 from lab.web import listen
 from services.task_records import create
 
@@ -23,8 +22,8 @@ SLOW = "tests.helper_tasks.write_when_released"
 class Api:
     """A process that serves the API, and clients of it. Each client is a user."""
 
-    def __init__(self, deadly: str = "", **constants: Any) -> None:
-        listener = listen(0)
+    def __init__(self, deadly: str = "", port: int = 0, **constants: Any) -> None:
+        listener = listen(port)
         self.address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         named = {f"api.{name.replace('__', '.')}": value for name, value in constants.items()}
         self.log = Path(tempfile.mkstemp(suffix=".log")[1])
@@ -50,18 +49,18 @@ class Api:
 
 
 @contextmanager
-def serving(deadly: str = "", **constants: Any) -> Iterator[Api]:
+def serving(deadly: str = "", port: int = 0, **constants: Any) -> Iterator[Api]:
     """Run the API for the time of a block. `dispatcher__LEASE=1` gives a constant another value."""
-    api = Api(deadly, **constants)
+    api = Api(deadly, port, **constants)
     try:
         yield api
     finally:
         api.end()
 
 
-def slow_task(client: httpx.Client, folder: object) -> str:
-    """Write the row of a task that waits for files in `folder`, for the user of `client`. Return its id."""
-    user = hashlib.sha256(client.cookies[COOKIE].encode()).hexdigest()
+def slow_task(cookie: str, folder: object) -> str:
+    """Write the row of a task that waits for files in `folder`, for the user of a cookie. Return its id."""
+    user = hashlib.sha256(cookie.encode()).hexdigest()
     return create(SLOW, {"folder": str(folder)}, user).record.id
 
 

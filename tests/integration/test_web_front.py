@@ -69,7 +69,7 @@ def test_a_task_whose_api_was_killed_while_sending_it_runs_once(
     migrate()
     with serving(deadly) as first:
         client = first.client()
-        task_id = slow_task(client, tmp_path)
+        task_id = slow_task(client.cookies[COOKIE], tmp_path)
         assert first.process.wait(20) == -9
     messages = {"api.dispatcher.publish": 0, "api.dispatcher.mark_sent": 1}[deadly]
     assert (waiting("basic"), status_of(task_id), find(task_id).dispatched_at) == (messages, "pending", None)
@@ -127,7 +127,7 @@ def test_tokens_arrive_while_the_task_runs_and_a_cut_connection_goes_on_where_it
     sandbox: Sandbox, api: Api, tmp_path: Path
 ) -> None:
     client = api.client()
-    task_id = slow_task(client, tmp_path)
+    task_id = slow_task(client.cookies[COOKIE], tmp_path)
     start(sandbox)
     last = ""
     for number in (1, 2):  # each time the connection is cut after one token
@@ -154,7 +154,7 @@ def test_tokens_arrive_while_the_task_runs_and_a_cut_connection_goes_on_where_it
 def test_events_follow_the_row_while_redis_is_away(sandbox: Sandbox, api: Api, tmp_path: Path) -> None:
     client = api.client()
     sandbox.broker.stop()
-    task_id = slow_task(client, tmp_path)
+    task_id = slow_task(client.cookies[COOKIE], tmp_path)
     with client.stream("GET", f"/tasks/{task_id}/events") as stream:
         events = events_in(stream.iter_lines())
         assert next(events)["data"]["status"] == "pending"
@@ -171,7 +171,7 @@ def test_a_client_that_stops_reading_is_let_go_and_the_others_are_served(
 ) -> None:
     with serving(guard__SEND_SECONDS=0.5) as api:
         client = api.client()
-        task_id = slow_task(client, tmp_path)
+        task_id = slow_task(client.cookies[COOKIE], tmp_path)
         publisher = RedisStreamPublisher(redis_client(), task_id)
         port = int(api.address.rpartition(":")[2])
         with closing(socket.socket()) as lazy:
@@ -195,7 +195,7 @@ def test_a_killed_worker_leaves_a_row_that_says_so_and_a_replay_runs_it(
 ) -> None:
     with serving(dispatcher__SWEEP_SECONDS=0.2) as api:
         client = api.client()
-        task_id = slow_task(client, tmp_path)
+        task_id = slow_task(client.cookies[COOKIE], tmp_path)
         worker = start(sandbox)
         with client.stream("GET", f"/tasks/{task_id}/events") as stream:
             events = events_in(stream.iter_lines())

@@ -4,6 +4,7 @@ Everything that they name exists here too: queues, commands, options, settings, 
 says of Redis and of stopping a worker is tried on real servers in tests/integration/test_redis_guide.py.
 """
 
+import importlib
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from socket import gethostname
 from typing import Any
 
 import pytest
+import uvicorn
 from celery.bin.base import CLIContext
 from celery.bin.celery import celery
 from celery.utils.nodenames import host_format
@@ -80,9 +82,9 @@ def test_each_queue_has_one_worker_service_and_there_is_no_other() -> None:
 
 
 def test_the_services_of_our_image_are_these() -> None:
-    expected = [*(f"worker-{queue}" for queue in QUEUES), "beat", "flower", "migrate"]
+    expected = [*(f"worker-{queue}" for queue in QUEUES), "api", "beat", "flower", "migrate"]
     assert sorted(OURS) == sorted(expected)
-    assert set(COMMANDS) == set(expected) - {"migrate"}
+    assert set(COMMANDS) == set(expected) - {"api", "migrate"}
 
 
 @pytest.mark.parametrize("name", services_that_run("worker") + services_that_run("beat"))
@@ -104,6 +106,15 @@ def test_flower_gets_no_option_that_it_does_not_know() -> None:
     options = [word.removeprefix("--").partition("=")[0] for word in COMMANDS["flower"][1]["tornado_argv"]]
     assert options
     assert set(options) <= set(default_options)
+
+
+def test_the_api_is_started_as_uvicorn_reads_it() -> None:
+    program, *arguments = shlex.split(SERVICES["api"]["command"])
+    assert program == "uvicorn"
+    with uvicorn.main.make_context(program, arguments) as context:
+        module, _, name = context.params["app"].partition(":")
+        assert hasattr(importlib.import_module(module), name)
+        assert SERVICES["api"]["ports"] == [f"127.0.0.1:{context.params['port']}:{context.params['port']}"]
 
 
 def test_there_is_one_beat_and_there_cannot_be_two() -> None:
@@ -150,7 +161,7 @@ def test_every_password_must_be_set_and_none_is_written_down() -> None:
 
 def test_ports_are_open_on_this_machine_only() -> None:
     ports = {name: port for name, service in SERVICES.items() for port in service.get("ports", [])}
-    assert set(ports) == {"flower", "mailpit"}
+    assert set(ports) == {"api", "flower", "mailpit"}
     assert all(port.startswith("127.0.0.1:") for port in ports.values())
 
 
@@ -215,7 +226,7 @@ def run_in(folder: Path, *command: str | Path) -> str:
 
 
 def test_the_image_has_every_module_that_its_programs_import(context: Path) -> None:
-    modules = ["celery_app", "flowerconfig", "monitor", "lab.cli", *TASK_MODULES]
+    modules = ["celery_app", "flowerconfig", "monitor", "lab.cli", "api.app", *TASK_MODULES]
     # A module that is missing there would be found in this folder: look where each has come from.
     code = f"""
 import importlib, sys
