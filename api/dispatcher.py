@@ -21,7 +21,7 @@ from functools import cache
 from kombu import Queue
 from sqlalchemy.exc import SQLAlchemyError
 
-from celery_app import app
+from celery_app import app, broker_trouble
 from services.models import TaskRecord
 from services.task_records import give_back_unsent, mark_sent, take_unsent
 from services.task_runs import fail_lost
@@ -69,9 +69,10 @@ class Dispatcher:
                 self._do_what_there_is()
                 self.trouble, pause = "", GATHER_SECONDS
             except Exception as error:  # noqa: BLE001 - the rows are kept; a thread that has ended sends none
+                in_database = isinstance(error, SQLAlchemyError)
                 if not self.trouble:
-                    log.warning("Not sent, will try again: %s", error)
-                self.trouble = "" if isinstance(error, SQLAlchemyError) else AWAY
+                    log.warning("Will try again. %s", error if in_database else broker_trouble(error))
+                self.trouble = "" if in_database else AWAY
                 pause = min(LONGEST_PAUSE, 2 * pause)
             self._ended.wait(pause)
             if not self.trouble:  # in trouble, new rows change nothing

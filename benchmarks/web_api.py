@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import psutil
 
@@ -70,6 +71,7 @@ async def submit_all(port: int, clients: int, requests: int) -> tuple[list[float
 @contextmanager
 def api() -> Iterator[tuple[int, psutil.Process]]:
     """Run the API in a process of its own, and give its port, and the process."""
+    from lab.processes.watchdog import end_with
     from lab.web import listen
 
     listener = listen(0)
@@ -84,7 +86,12 @@ def api() -> Iterator[tuple[int, psutil.Process]]:
         str(listener.fileno()),
         "--no-access-log",
     ]
-    process = subprocess.Popen(command, pass_fds=[listener.fileno()], env=os.environ)
+    process = subprocess.Popen(
+        command,
+        pass_fds=[listener.fileno()],
+        env=os.environ,
+        preexec_fn=partial(end_with, os.getpid()),
+    )
     listener.close()
 
     try:

@@ -1,7 +1,7 @@
 """A text generator that needs no network and no download: a small Markov model over a bundled text.
 
-It is no language model and knows nothing. It remembers which word followed each pair of words in the beginning
-of "Alice's Adventures in Wonderland" (Lewis Carroll, 1865; data/books), and draws the next word among those.
+It is no language model and knows nothing. It remembers which word followed each pair of words in the first
+pages of "Alice's Adventures in Wonderland" (Lewis Carroll, 1865; data/books), and draws the next among those.
 """
 
 import random

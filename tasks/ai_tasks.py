@@ -56,5 +56,5 @@ def run_ai_text_generation(
 
 @app.task
 def fail_lost_tasks() -> int:
-    """Say of rows whose worker was lost that they failed: they can be replayed. Return how many there were."""
+    """Say of rows whose worker was lost that they failed: replay runs them again. Return how many."""
     return fail_lost()

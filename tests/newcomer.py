@@ -91,7 +91,7 @@ def borrow_packages(folder: Path) -> None:
                 (its / place / path.name).symlink_to(path)
     shutil.copy(ours / "pyvenv.cfg", its)
     (its / "share").symlink_to(ours / "share")
-    for mark in ("celery", "pytest", "jupyter-lab"):  # what `./learn test` has installed
+    for mark in ("celery", "pytest", "jupyter-lab", "uvicorn"):  # what `./learn test` has installed
         shutil.copy(ROOT / "uv.lock", its / f".learn-{mark}")
 
 

@@ -47,7 +47,7 @@ def test_setup_installs_what_every_command_installs() -> None:
     tools = {tool or other for tool, _, other in commands}
     groups = {group for _, wanted, _ in commands for group in wanted.split()}
     [setup] = re.findall(r"^setup\(\) \{\n(.*?)^\}", SCRIPT, re.MULTILINE | re.DOTALL)
-    assert tools == {"celery", "pytest", "jupyter-lab", "ruff"}
+    assert tools == {"celery", "pytest", "jupyter-lab", "ruff", "uvicorn"}
     for name in (tools | groups) - {"celery"}:  # every installation has that one
         assert re.search(rf"\b{name}\b", setup), name
 

@@ -1,28 +1,33 @@
 """The web front as processes: API, broker and worker are killed, and nothing is lost or done twice."""
 
+import signal
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
+import httpx2 as httpx
 import hypothesis
 import pytest
 import requests
 import schemathesis
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from sqlalchemy import select
 
 from api.dispatcher import AWAY
 from api.users import COOKIE
 from broker import broker_channel, queue_lengths
-from lab.sandbox import Sandbox
+from lab.sandbox import Sandbox, connect
+from lab.web import listen
 from services.database import migrate, reading, writing
 from services.models import TaskRecord
 from services.redis_clients import client as redis_client
 from services.task_records import find
 from services.task_runs import LEASE, LOST, claim
 from services.token_stream import RedisStreamPublisher, key_of
-from tests.waiting import lines, wait_for, wait_until_idle
+from tests.newcomer import Terminal, free_port
+from tests.waiting import lines, processes_of, wait_for, wait_until_idle
 from tests.web_front import Api, events_in, serving, slow_task
 from tests.workers import start
 
@@ -212,6 +217,53 @@ def test_a_killed_worker_leaves_a_row_that_says_so_and_a_replay_runs_it(
         assert find(task_id).runs == 2
 
 
+# --- the command ---
+
+
+@pytest.fixture
+def web(copy: Path, environment: dict[str, str], room: Path) -> Iterator[Terminal]:
+    """Run `./learn web` in a copy of the project. Nothing of it may be left, however it ends."""
+    terminal = Terminal([], f"./learn web --no-browser --port {free_port()}", copy, environment)
+    yield terminal
+    with suppress(ProcessLookupError):  # it has ended
+        terminal.interrupt()
+    terminal.process.wait(30)
+    wait_for("the end of all processes", lambda: not processes_of(room))
+
+
+def test_learn_web_starts_all_parts_and_another_worker_and_ends_at_ctrl_c(web: Terminal, room: Path) -> None:
+    address = web.wait_for_output(r"http://127\.0\.0\.1:\d+")[0]
+    client = httpx.Client(base_url=address, timeout=20)
+    client.get("/tasks")
+    assert "<h1>" in client.get("/").text
+    wait_for("a worker", lambda: client.get("/health").status_code == 200)
+    connection = connect(room / "sandbox")
+    assert connection
+    with closing(connection):
+        [worker] = connection.status().workers
+        connection.end(worker.pid, signal.SIGKILL)
+        web.wait_for_output("Another one starts")
+        wait_for("another worker", lambda: connection.status().workers)
+    wait_for("a worker", lambda: client.get("/health").status_code == 200)
+    web.interrupt()
+    web.end()
+    assert "Traceback" not in web.output
+
+
+def test_learn_web_leaves_nothing_when_it_is_killed(web: Terminal) -> None:
+    web.wait_for_output("The page")
+    web.process.kill()
+
+
+def test_learn_web_says_that_a_port_is_taken(copy: Path, environment: dict[str, str], room: Path) -> None:
+    with listen(0) as taken:
+        port = taken.getsockname()[1]
+        terminal = Terminal([], f"./learn web --no-browser --port {port}", copy, environment)
+        terminal.end(1)
+    assert f"port={port}: cannot listen there" in terminal.output
+    wait_for("the end of all processes", lambda: not processes_of(room))
+
+
 # --- what its own description allows and forbids, tried out ---
 
 
@@ -223,7 +275,8 @@ def test_nothing_breaks_the_api_and_it_answers_as_it_describes(sandbox: Sandbox,
     description = schemathesis.openapi.from_url(f"{api.address}/openapi.json")
     tried = []
     for found in description.get_all_operations():
-        operation = found.ok()  # type: ignore[union-attr]
+        assert isinstance(found, Ok)
+        operation = found.ok()
 
         @hypothesis.given(case=operation.as_strategy())
         @hypothesis.settings(max_examples=15, deadline=None, database=None, suppress_health_check=NONE)
