@@ -476,5 +476,5 @@ def test_a_script_works_through_a_link(folder: Path, tmp_path: Path, script: str
 def test_a_worker_for_a_queue_that_is_not_there_lists_those_that_are(folder: Path) -> None:
     program = run(folder, "./start_worker.sh", "nosuchqueue")
     assert program.returncode == 1
-    expected = "queue='nosuchqueue': no such queue; use one of basic, advanced, realworld, health"
+    expected = "queue='nosuchqueue': no such queue; use one of basic, advanced, realworld, ai, health"
     assert program.stderr.splitlines()[-1] == expected
