@@ -69,8 +69,8 @@ async def submit_all(port: int, clients: int, requests: int) -> tuple[list[float
 
 
 @contextmanager
-def api() -> Iterator[tuple[int, psutil.Process]]:
-    """Run the API in a process of its own, and give its port, and the process."""
+def api(processes: int) -> Iterator[tuple[int, psutil.Process]]:
+    """Run the API in processes of its own, and give its port, and their parent, or the only one."""
     from lab.processes.watchdog import end_with
     from lab.web import listen
 
@@ -85,6 +85,7 @@ def api() -> Iterator[tuple[int, psutil.Process]]:
         "--fd",
         str(listener.fileno()),
         "--no-access-log",
+        *("--workers", str(processes)),
     ]
     process = subprocess.Popen(
         command,
@@ -114,21 +115,20 @@ def counted() -> tuple[int, int]:
     return rows, sent
 
 
-def measure(clients: int, requests: int) -> None:
+def measure(clients: int, requests: int, processes: int) -> None:
     """Measure with the broker up, and with it down; then start the broker, and count."""
     from lab.sandbox import Sandbox
     from lab.waiting import wait_for
 
-    with Sandbox() as sandbox, api() as (port, process):
+    with Sandbox() as sandbox, api(processes) as (port, process):
         for number, broker in enumerate(("up", "down"), 1):
             if broker == "down":
                 sandbox.broker.stop()
-            before = process.cpu_times()
+            before = cpu_seconds(process)
             took, seconds = asyncio.run(submit_all(port, clients, requests))
             cuts = statistics.quantiles(took, n=100)
             rows, sent = counted()
-            after = process.cpu_times()
-            cpu = (after.user - before.user + after.system - before.system) / requests
+            cpu = (cpu_seconds(process) - before) / requests
             print(
                 f"broker {broker:5} {requests / seconds:7,.0f} requests/s   p50 {cuts[49] * 1000:5.0f} ms   "
                 f"p95 {cuts[94] * 1000:5.0f} ms   p99 {cuts[98] * 1000:5.0f} ms   "
@@ -146,6 +146,12 @@ def measure(clients: int, requests: int) -> None:
         print(f"  all sent {time.perf_counter() - begin:.1f} s after its return: {length():,} messages")
 
 
+def cpu_seconds(process: psutil.Process) -> float:
+    """Return what a process and its children have computed."""
+    every = [process, *process.children(recursive=True)]
+    return sum(one.cpu_times().user + one.cpu_times().system for one in every)
+
+
 def length() -> int:
     """Return how many messages wait in the queue."""
     from broker import broker_channel, queue_lengths
@@ -161,11 +167,12 @@ def main() -> None:
     )
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--processes", type=int, default=1, help="of the API")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="learn-") as folder:
         os.environ |= {"STATE_DIR": f"{folder}/state", "DATA_DIR": folder, "SANDBOX_DIR": f"{folder}/s"}
         os.environ |= {"CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": ""}
-        measure(options.clients, options.requests)
+        measure(options.clients, options.requests, options.processes)
 
 
 if __name__ == "__main__":
