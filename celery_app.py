@@ -284,6 +284,12 @@ app.conf.update(
             "schedule": settings.periodic_task_seconds,
             "options": {"queue": "basic", "expires": settings.periodic_task_seconds * 0.9},
         },
+        # A worker that was killed cannot say so. Somebody must, or its rows say "processing" for ever.
+        "fail-lost-tasks": {
+            "task": "tasks.ai_tasks.fail_lost_tasks",
+            "schedule": 30,
+            "options": {"queue": "ai", "expires": 25},
+        },
         "daily-task": {
             "task": "tasks.basic_tasks.daily_task",
             "schedule": crontab(hour="2", minute="0"),

@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.users import User
 from api.views import TaskView, view
-from services import task_records
+from services import markov, task_records
 from services.task_records import MAX_PAGE, Status, Wanted
 
 GENERATE_TEXT = "tasks.ai_tasks.run_ai_text_generation"
 MAX_PROMPT = 10_000  # characters
-MODELS = ("markov",)
+MODELS = tuple(markov.MODELS)
 ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 router = APIRouter(tags=["tasks"])

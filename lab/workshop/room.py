@@ -9,7 +9,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -41,20 +40,15 @@ Value = TypeVar("Value")
 
 
 class Outcome:
-    """How a task ended: its state, its value, its error as text, and its runs, which are found when asked."""
+    """How a task ended: its state, its value, its error as text, and its runs."""
 
-    def __init__(self, result: AsyncResult, find_runs: Callable[[str], list[Run]]) -> None:
+    def __init__(self, result: AsyncResult, runs: list[Run]) -> None:
         self.id = result.id
         self.state = result.state
         self.value = result.result if self.state == "SUCCESS" else None
         self.error = "" if self.state == "SUCCESS" else repr(result.result)
         self.traceback = result.traceback or ""
-        self._find_runs = find_runs
-
-    @cached_property
-    def runs(self) -> list[Run]:
-        """The runs of the task."""
-        return self._find_runs(self.id)
+        self.runs = runs
 
     def __str__(self) -> str:
         runs = f"{len(self.runs)} run{'s' if len(self.runs) != 1 else ''}"
@@ -332,7 +326,7 @@ class Room:
             if is_over and not (self._has_dead_child(result) and time.monotonic() < deadline + DEATH_SECONDS):
                 self._say_never_ended(did, result, seconds)
             time.sleep(0.005)
-        outcome = Outcome(result, self.runs)
+        outcome = Outcome(result, self.runs(result.id))
         if outcome.error.startswith("MemoryError"):
             raise Wrong(did, str(outcome), "the task wants more memory than it may have", kind=OUT_OF_MEMORY)
         return outcome

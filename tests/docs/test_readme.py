@@ -31,6 +31,7 @@ UNTIL_INTERRUPTED = {
     "./start_worker.sh": WORKER,
     "./start_beat.sh": (r"beat: Starting\.\.\.$", 0),
     "./learn flower": (r"^Flower: (http://127\.0\.0\.1:\d+)", 0),
+    "./learn web": (r"The page: (http://127\.0\.0\.1:\d+)", 0),
     "./learn notebooks": (r"(http://127\.0\.0\.1:\d+)/lab/workspaces/learn\?token=", 0),
     "celery -A celery_app worker --loglevel=info --queues=basic,advanced,realworld": WORKER,
     "celery -A celery_app flower": (r"Visit me at (http://127\.0\.0\.1:\d+)", 0),

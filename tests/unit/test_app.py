@@ -49,7 +49,7 @@ def test_profiles_set_the_same_things() -> None:
 
 
 def test_the_planned_queues_are_there_in_order() -> None:
-    assert QUEUES == ["basic", "advanced", "realworld", "health"]
+    assert QUEUES == ["basic", "advanced", "realworld", "ai", "health"]
     assert [queue.name for queue in app.conf.task_queues] == QUEUES
 
 

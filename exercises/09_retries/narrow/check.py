@@ -17,7 +17,7 @@ def task_1(room: Room) -> None:
 
 def task_2(room: Room) -> None:
     room.away("charge", 0)
-    outcome = room.run("pay", 5, 0)
+    outcome = room.run("pay", 5, 0, seconds=20)  # each retry may take a second and more
     did = "sent pay with 0 pence, which the service refuses"
     if len(outcome.runs) > 1:
         raise Wrong(
