@@ -62,7 +62,6 @@ class Dispatcher:
         self._thread.join()
 
     def _run(self) -> None:
-        app.loader.import_default_modules()  # `app.tasks` then has all of them
         pause = GATHER_SECONDS
         while not self._ended.is_set():
             try:
