@@ -24,7 +24,7 @@ from lab.web import listen
 from services.database import migrate, reading, writing
 from services.models import TaskRecord
 from services.redis_clients import client as redis_client
-from services.task_records import find
+from services.task_records import create, find
 from services.task_runs import LEASE, LOST, claim
 from services.token_stream import RedisStreamPublisher, key_of
 from tests.newcomer import Terminal, free_port
@@ -113,6 +113,15 @@ def test_tasks_that_come_while_the_broker_is_down_run_once_each_when_it_is_back(
     wait_for("five results", lambda: {status_of(task["id"]) for task in tasks} == {"completed"})
     assert [find(task["id"]).runs for task in tasks] == [1] * 5
     assert client.get(path).json()["note"] == ""
+
+
+def test_a_row_that_nobody_can_send_stops_no_other(sandbox: Sandbox, api: Api) -> None:
+    client = api.client()
+    stranger = create("tasks.nobody", {}, "ada").record.id
+    task_id = client.post("/tasks", json=PROMPT).json()["id"]
+    wait_for("the other one is sent", lambda: find(task_id).dispatched_at)
+    assert find(stranger).dispatched_at is None
+    assert "no task has the name 'tasks.nobody' here" in api.log.read_text()
 
 
 def test_a_frozen_broker_keeps_no_request_waiting(sandbox: Sandbox, api: Api) -> None:
