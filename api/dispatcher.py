@@ -62,7 +62,6 @@ class Dispatcher:
         self._thread.join()
 
     def _run(self) -> None:
-        app.loader.import_default_modules()  # `app.tasks` then has all of them
         pause = GATHER_SECONDS
         while not self._ended.is_set():
             try:
@@ -96,14 +95,15 @@ def send_unsent() -> int:
     if not rows:
         check_broker()
         return 0
-    ids = [row.id for row in rows]
+    known = [row for row in rows if is_known(row.task)]
+    ids = [row.id for row in known]
     try:
-        publish(rows)
+        publish(known)
     except BaseException:
         give_back_unsent(ids)
         raise
     mark_sent(ids)
-    return len(ids)
+    return len(rows)
 
 
 def check_broker() -> None:
@@ -130,6 +130,18 @@ def publish(rows: Sequence[TaskRecord]) -> None:
                 kwargsrepr=f"{{'task_id': '{row.id}'}}",  # what a user has written is in no event and no log
             )
             app.amqp.send_task_message(producer, row.task, message, queue=queue_of(row.task), retry=False)
+
+
+def is_known(task: str) -> bool:
+    """Tell whether the app has a task of this name. One row that cannot be sent must not stop the others.
+
+    It waits until its lease ends, again and again: a newer version of this program may know it.
+    """
+    if task not in app.tasks:
+        app.loader.import_default_modules()
+    if task not in app.tasks:
+        log.error("Not sent: no task has the name %r here.", task)
+    return task in app.tasks
 
 
 @cache

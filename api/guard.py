@@ -44,11 +44,16 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
+        is_gone = False
 
-        has_stopped_reading = False
+        async def receive_guarded() -> Message:
+            nonlocal is_gone
+            message = await receive()
+            is_gone |= message["type"] == "http.disconnect"
+            return message
 
         async def send_guarded(message: Message) -> None:
-            nonlocal has_stopped_reading
+            nonlocal is_gone
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *RAW_HEADERS]
             if message.get("more_body"):
@@ -56,7 +61,8 @@ class Guard:
                 try:
                     await asyncio.wait_for(send(message), SEND_SECONDS)
                 except TimeoutError:
-                    has_stopped_reading = True
+                    is_gone = True
+                    log.warning("A client of %s has stopped reading, and is let go.", scope["path"])
                     raise
             else:
                 await send(message)
@@ -66,11 +72,10 @@ class Guard:
             await answer(scope, receive, send_guarded)
             return
         try:
-            await self.app(scope, receive, send_guarded)
+            await self.app(scope, receive_guarded, send_guarded)
         except Exception:
-            if not has_stopped_reading:
+            if not is_gone:  # of a client who has left, FastAPI raises in the midst of an event
                 raise
-            log.warning("A client of %s has stopped reading, and is let go.", scope["path"])
 
     def _refusal(self, method: str, headers: Headers) -> HTTPException | None:
         host = headers.get("host", "")

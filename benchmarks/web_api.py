@@ -41,12 +41,15 @@ class Client:
 
     async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[str, bytes]:
         """Send a request, and return head and body of the answer."""
-        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nCookie: {self.cookie}\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        self.writer.write(head.encode() + body)
+        self.writer.write(self.head(method, path, len(body)) + body)
         answer = (await self.reader.readuntil(b"\r\n\r\n")).decode()
         length = int(answer.lower().partition("content-length: ")[2].partition("\r\n")[0])
         return answer, await self.reader.readexactly(length)
+
+    def head(self, method: str, path: str, length: int = 0) -> bytes:
+        """Return the head of a request."""
+        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nCookie: {self.cookie}\r\n"
+        return f"{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n".encode()
 
     async def submit(self, requests: Iterator[int]) -> list[float]:
         """Submit until there are no more requests. Return how many seconds each took."""
@@ -69,8 +72,8 @@ async def submit_all(port: int, clients: int, requests: int) -> tuple[list[float
 
 
 @contextmanager
-def api() -> Iterator[tuple[int, psutil.Process]]:
-    """Run the API in a process of its own, and give its port, and the process."""
+def api(processes: int) -> Iterator[tuple[int, psutil.Process]]:
+    """Run the API in processes of its own, and give its port, and their parent, or the only one."""
     from lab.processes.watchdog import end_with
     from lab.web import listen
 
@@ -85,6 +88,7 @@ def api() -> Iterator[tuple[int, psutil.Process]]:
         "--fd",
         str(listener.fileno()),
         "--no-access-log",
+        *("--workers", str(processes)),
     ]
     process = subprocess.Popen(
         command,
@@ -114,36 +118,76 @@ def counted() -> tuple[int, int]:
     return rows, sent
 
 
-def measure(clients: int, requests: int) -> None:
+def measure(clients: int, requests: int, processes: int) -> None:
     """Measure with the broker up, and with it down; then start the broker, and count."""
     from lab.sandbox import Sandbox
     from lab.waiting import wait_for
+    from services.database import migrate
 
-    with Sandbox() as sandbox, api() as (port, process):
+    migrate()
+    begun, _ = counted()
+    with Sandbox() as sandbox, api(processes) as (port, process):
         for number, broker in enumerate(("up", "down"), 1):
             if broker == "down":
                 sandbox.broker.stop()
-            before = process.cpu_times()
+            before = cpu_seconds(process)
             took, seconds = asyncio.run(submit_all(port, clients, requests))
             cuts = statistics.quantiles(took, n=100)
             rows, sent = counted()
-            after = process.cpu_times()
-            cpu = (after.user - before.user + after.system - before.system) / requests
+            cpu = (cpu_seconds(process) - before) / requests
             print(
                 f"broker {broker:5} {requests / seconds:7,.0f} requests/s   p50 {cuts[49] * 1000:5.0f} ms   "
                 f"p95 {cuts[94] * 1000:5.0f} ms   p99 {cuts[98] * 1000:5.0f} ms   "
                 f"longest {max(took) * 1000:5.0f} ms   CPU {cpu * 1000:.2f} ms   "
                 f"rows {rows:,}, of them sent {sent:,}"
             )
-            assert rows == number * requests
+            assert rows == begun + number * requests
             if broker == "up":
                 begin = time.perf_counter()
-                wait_for("all are sent", lambda: counted()[1] == requests, seconds=120)
+                wait_for("all are sent", lambda: counted()[1] == begun + requests, seconds=120)
                 print(f"  all sent {time.perf_counter() - begin:.1f} s later: {length():,} messages")
         sandbox.broker.start()
         begin = time.perf_counter()
-        wait_for("all are sent", lambda: counted()[1] == 2 * requests, seconds=120)
+        wait_for("all are sent", lambda: counted()[1] == begun + 2 * requests, seconds=120)
         print(f"  all sent {time.perf_counter() - begin:.1f} s after its return: {length():,} messages")
+
+
+def measure_tokens() -> None:
+    """Measure from the moment when Redis took a token of the worker, which its id names, until it is here."""
+    from lab.sandbox import Sandbox
+
+    with Sandbox(queues=["ai"]), api(1) as (port, _):
+        late = sorted(asyncio.run(lateness(port)))
+        print(
+            f"tokens: first {late[-1] * 1000:.0f} ms at the latest, "
+            f"p50 {late[len(late) // 2] * 1000:.0f} ms, of {len(late)} tasks"
+        )
+
+
+async def lateness(port: int, tasks: int = 20) -> list[float]:
+    """Submit tasks one after the other, and return how late the first token of each was, in seconds."""
+    client = Client(port)
+    await client.open()
+    late = []
+    for _ in range(tasks):
+        _, body = await client.ask("POST", "/tasks", BODY)
+        client.writer.write(client.head("GET", f"/tasks/{json.loads(body)['id']}/events"))
+        while not (line := await client.reader.readline()).startswith(b"event: token"):
+            pass
+        while not (line := await client.reader.readline()).startswith(b"id: "):
+            pass
+        late.append(time.time() - int(line[4:].partition(b"-")[0]) / 1000)
+        client.writer.close()
+        cookie, client = client.cookie, Client(port)
+        await client.open()
+        client.cookie = cookie
+    return late
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Return what a process and its children have computed."""
+    every = [process, *process.children(recursive=True)]
+    return sum(one.cpu_times().user + one.cpu_times().system for one in every)
 
 
 def length() -> int:
@@ -161,11 +205,13 @@ def main() -> None:
     )
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--processes", type=int, default=1, help="of the API")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="learn-") as folder:
         os.environ |= {"STATE_DIR": f"{folder}/state", "DATA_DIR": folder, "SANDBOX_DIR": f"{folder}/s"}
         os.environ |= {"CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": ""}
-        measure(options.clients, options.requests)
+        measure_tokens()
+        measure(options.clients, options.requests, options.processes)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,16 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from api.users import User
 from api.views import TaskView, view
 from services import markov, task_records
 from services.task_records import MAX_PAGE, Status, Wanted
+from services.text_request import Model, Prompt, Seed, Tokens
+from tasks.ai_tasks import run_ai_text_generation
 
-GENERATE_TEXT = "tasks.ai_tasks.run_ai_text_generation"
-MAX_PROMPT = 10_000  # characters
+GENERATE_TEXT: str = run_ai_text_generation.name
 MODELS = tuple(markov.MODELS)
 ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
@@ -20,8 +21,6 @@ TaskId = Annotated[str, Field(pattern=ID, description="The id that the submissio
 Key = Annotated[
     str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200, pattern=r"^[\x20-\x7e]+$")
 ]
-
-
 THERE_ALREADY: dict[int | str, Any] = {200: {"model": TaskView, "description": "It was there already"}}
 
 
@@ -30,15 +29,20 @@ class TextRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, str_strip_whitespace=True)
 
-    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
-    model: Annotated[str, Field(min_length=1, max_length=100)] = "markov"
-    max_tokens: Annotated[int, Field(ge=1, le=4000)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    prompt: Prompt
+    model: Model = MODELS[0]
+    max_tokens: Tokens | None = None
+    seed: Seed | None = None
+
+    @field_validator("model")
+    @classmethod
+    def _model_is_known(cls, value: str) -> str:
+        if value not in MODELS:
+            raise ValueError(f"no such model; use one of {', '.join(MODELS)}")
+        return value
 
 
-@router.post(
-    "/tasks", status_code=201, responses={200: {"model": TaskView, "description": "It was there already"}}
-)
+@router.post("/tasks", status_code=201, responses=THERE_ALREADY)
 async def submit(
     text: TextRequest, user: User, request: Request, response: Response, key: Key = None
 ) -> TaskView:

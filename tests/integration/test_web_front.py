@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ from lab.web import listen
 from services.database import migrate, reading, writing
 from services.models import TaskRecord
 from services.redis_clients import client as redis_client
-from services.task_records import find
+from services.task_records import create, find
 from services.task_runs import LEASE, LOST, claim
 from services.token_stream import RedisStreamPublisher, key_of
 from tests.newcomer import Terminal, free_port
@@ -114,6 +115,15 @@ def test_tasks_that_come_while_the_broker_is_down_run_once_each_when_it_is_back(
     assert client.get(path).json()["note"] == ""
 
 
+def test_a_row_that_nobody_can_send_stops_no_other(sandbox: Sandbox, api: Api) -> None:
+    client = api.client()
+    stranger = create("tasks.nobody", {}, "ada").record.id
+    task_id = client.post("/tasks", json=PROMPT).json()["id"]
+    wait_for("the other one is sent", lambda: find(task_id).dispatched_at)
+    assert find(stranger).dispatched_at is None
+    assert "no task has the name 'tasks.nobody' here" in api.log.read_text()
+
+
 def test_a_frozen_broker_keeps_no_request_waiting(sandbox: Sandbox, api: Api) -> None:
     client = api.client()
     sandbox.broker.freeze()
@@ -193,6 +203,28 @@ def test_a_client_that_stops_reading_is_let_go_and_the_others_are_served(
             while lazy.recv(1_000_000):
                 pass  # what was on its way, and then the end of the connection
         assert "Traceback" not in api.log.read_text()
+
+
+def test_clients_that_leave_while_more_comes_leave_no_error_behind(api: Api, tmp_path: Path) -> None:
+    client = api.client()
+    task_id = slow_task(client.cookies[COOKIE], tmp_path)
+    publisher, last = RedisStreamPublisher(redis_client(), task_id), threading.Event()
+
+    def publish() -> None:
+        while not last.is_set():
+            publisher.publish("token", text="word ")
+
+    writer = threading.Thread(target=publish)
+    writer.start()
+    try:
+        for _ in range(40):
+            with client.stream("GET", f"/tasks/{task_id}/events") as stream:
+                assert next(event for event in events_in(stream.iter_lines()) if event["event"] == "token")
+    finally:
+        last.set()
+        writer.join()
+    assert client.get(f"/tasks/{task_id}").status_code == 200
+    assert "Traceback" not in api.log.read_text()
 
 
 def test_a_killed_worker_leaves_a_row_that_says_so_and_a_replay_runs_it(

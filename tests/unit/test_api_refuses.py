@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.routes.tasks import MAX_PROMPT
+from services.text_request import MAX_PROMPT
 from tests.unit.test_api import NOBODY, PROMPT, rows, server, submitted
 
 __all__ = ["server"]  # the fixture
@@ -24,6 +24,7 @@ BODIES: list[tuple[Any, str]] = [
     ({"prompt": "\ud800"}, "prompt='\\ud800'"),
     (PROMPT | {"model": ""}, "model=''"),
     (PROMPT | {"model": "x" * 101}, "model='xxx"),
+    (PROMPT | {"model": "oracle"}, "model='oracle': no such model; use one of markov"),
     (PROMPT | {"max_tokens": 0}, "max_tokens=0"),
     (PROMPT | {"max_tokens": "5"}, "max_tokens='5'"),
     (PROMPT | {"max_tokens": 1.5}, "max_tokens=1.5"),
