@@ -4,6 +4,7 @@ Brings its own API, broker and worker up, and takes them down again. It needs th
 """
 
 import json
+import logging
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ import uvicorn
 from lab.story import Story
 from lab.waiting import wait_for
 
+logging.getLogger("api").setLevel(logging.ERROR)  # that the broker is away is told by the steps below
 story = Story(__doc__, queues=["ai"], ending="The same with a page: ./learn web")
 listener = socket.create_server(("127.0.0.1", 0))
 address = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -76,7 +76,7 @@ def test_a_task_whose_api_was_killed_while_sending_it_runs_once(
     with serving(deadly) as first:
         client = first.client()
         task_id = slow_task(client.cookies[COOKIE], tmp_path)
-        assert first.process.wait(20) == -9
+        assert first.process.wait(60) == -9
     messages = {"api.dispatcher.publish": 0, "api.dispatcher.mark_sent": 1}[deadly]
     assert (waiting("basic"), status_of(task_id), find(task_id).dispatched_at) == (messages, "pending", None)
     with serving(dispatcher__LEASE=0.1):
