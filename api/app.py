@@ -47,7 +47,7 @@ PROBLEMS = {
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Bring the tables up to date, and run the dispatcher while the server runs."""
     migrate()
-    # What is imported stays. The garbage collector need not walk through it again and again: 5 % of a request.
+    # What is imported stays: the collector need not walk through it again and again (5 % of a request).
     gc.freeze()
     app.state.inbox = Inbox()
     app.state.dispatcher = Dispatcher()
