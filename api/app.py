@@ -19,7 +19,7 @@ from api.body_limit import BodyLimit
 from api.dispatcher import Dispatcher
 from api.guard import Guard
 from api.inbox import Inbox
-from api.routes import audio, events, operations, tasks
+from api.routes import events, operations, tasks
 from api.views import Problem, explain
 from services.database import migrate
 from services.redis_clients import async_client
@@ -74,12 +74,12 @@ app = FastAPI(
     redoc_url=None,
     responses={code: {"model": Problem, "description": text} for code, text in PROBLEMS.items()},
 )
-for module in (tasks, events, audio, operations):
+for module in (tasks, events, operations):
     app.include_router(module.router)
 app.mount("/", StaticFiles(directory=PAGE, html=True))
 
 for kind in STATUS_CODES:
     app.add_exception_handler(kind, _tell)
 app.add_exception_handler(RequestValidationError, _tell_what_is_wrong)  # type: ignore[arg-type]
-app.add_middleware(BodyLimit, limits={"/audio": audio.MAX_BYTES})
+app.add_middleware(BodyLimit)
 app.add_middleware(Guard, hosts=settings.web_hosts.split(","))

@@ -3,8 +3,6 @@
 Starlette has such a middleware. Its answer is no JSON, and names neither the limit nor what to do.
 """
 
-from collections.abc import Mapping
-
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -14,37 +12,36 @@ MAX_BODY = 256 * 1024  # bytes; the longest prompt, each character written as tw
 
 
 class BodyLimit:
-    """An ASGI middleware. `limits` are the bytes for paths that may be sent more."""
+    """An ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, limits: Mapping[str, int]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on that is short enough, as far as it says. The others are cut when they exceed."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        left = limit = self.limits.get(scope["path"], MAX_BODY)
+        left = MAX_BODY
 
         async def receive_limited() -> Message:
             nonlocal left
             message = await receive()
             left -= len(message.get("body", b""))
             if left < 0:
-                raise _too_long(limit)
+                raise _too_long()
             return message
 
         length = Headers(scope=scope).get("content-length", "0")
-        if length.isdecimal() and int(length) > limit:
-            refused = _too_long(limit)
+        if length.isdecimal() and int(length) > MAX_BODY:
+            refused = _too_long()
             await JSONResponse({"detail": refused.detail}, 413, refused.headers)(scope, receive, send)
         else:
             await self.app(scope, receive_limited, send)
 
 
-def _too_long(limit: int) -> HTTPException:
+def _too_long() -> HTTPException:
     # The connection closes: what is still on its way is not read.
     return HTTPException(
-        413, f"The request is longer than {limit:,} bytes: send less", {"Connection": "close"}
+        413, f"The request is longer than {MAX_BODY:,} bytes: send less", {"Connection": "close"}
     )

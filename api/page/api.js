@@ -22,13 +22,6 @@ export const submit = (request, key) =>
     body: JSON.stringify(request),
   })
 
-export const upload = (file, key) =>
-  call("/audio", {
-    method: "POST",
-    headers: { "Content-Type": file.type || "application/octet-stream", "Idempotency-Key": key },
-    body: file,
-  })
-
 export const models = () => call("/models")
 export const cancel = id => call(`/tasks/${id}/cancel`, { method: "POST" })
 export const replay = id => call(`/tasks/${id}/replay`, { method: "POST" })

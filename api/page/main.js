@@ -125,12 +125,6 @@ onSubmit(at("text-form"), key => {
   return api.submit({ prompt, model: at("model").value }, key)
 })
 
-onSubmit(at("audio-form"), key => {
-  const [file] = at("recording").files
-  if (!file) throw new Error("Choose a recording first.")
-  return api.upload(file, key)
-})
-
 at("prompt").addEventListener("keydown", event => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("text-form").requestSubmit()
 })

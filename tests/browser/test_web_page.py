@@ -139,8 +139,8 @@ def test_the_page_fits_every_screen_and_can_be_read_in_both_themes(
         prompt.send_keys(text)
         page.all("#text-form button")[0].click()
         page.wait_for(".task h3", text[:9])
-    page.all("#audio-form button")[0].click()
-    page.wait_for("#form-error", "Choose a recording")
+    page.all("#text-form button")[0].click()
+    page.wait_for("#form-error", "Write a prompt")
     every = FAULTS.replace(".learn, .learn .row *", "*").replace(".learn *", "*")
     for theme in ("light", "dark"):
         features = [{"name": "prefers-color-scheme", "value": theme}]
