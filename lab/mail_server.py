@@ -73,6 +73,12 @@ def fail_next(folder: Path, *faults: Fault) -> None:
         (script / f"{time.time_ns()}-{position:03}.{fault}").touch()
 
 
+def accept_again(folder: Path) -> None:
+    """Take back the faults that have not come yet."""
+    for fault in (folder / "mail-faults").glob("*"):
+        fault.unlink(missing_ok=True)
+
+
 def received(folder: Path) -> list[EmailMessage]:
     """Return the mails that the server in `folder` has kept, in the order of their arrival."""
     files = sorted((folder / "mail").glob("*.eml"), key=lambda file: file.stat().st_mtime_ns)

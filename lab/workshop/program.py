@@ -5,13 +5,15 @@ import contextlib
 import os
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from celery import Task
 from celery.canvas import Signature
-from celery.result import ResultBase
+from celery.result import EagerResult, ResultBase
+from celery.signals import before_task_publish
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
@@ -37,7 +39,25 @@ def serve(link: Link) -> None:
         except BaseException as error:  # noqa: BLE001 - it may be sys.exit, or anything else a learner raises
             kind = OUT_OF_MEMORY if isinstance(error, MemoryError) else NO_START
             answer = {"error": told(error, program.shown_as), "kind": kind, "name": type(error).__name__}
-        link.send(answer)
+        try:
+            link.send(answer)
+        except (TypeError, ValueError):  # a dictionary with keys that JSON has not, say
+            link.send({"value": repr(answer.get("value"))})
+
+
+@contextlib.contextmanager
+def _sent_by_now() -> Iterator[list[str]]:
+    """Give a list that gets the names of the tasks that this program sends in the block."""
+    names: list[str] = []
+
+    def add(sender: str, **_: Any) -> None:
+        names.append(sender)
+
+    before_task_publish.connect(add)
+    try:
+        yield names
+    finally:
+        before_task_publish.disconnect(add)
 
 
 class _Program:
@@ -59,12 +79,21 @@ class _Program:
     def call(self, name: str, arguments: str, send: bool = False) -> dict[str, Any]:
         """Call a function of the learner's file, and send the canvas that it returns if that is wanted.
 
+        With `send` the function must send nothing itself: what it has sent is the answer then.
         `arguments`: as Python writes them; JSON would change them.
         """
         args, kwargs = ast.literal_eval(arguments)
-        value = getattr(self.module, name)(*args, **kwargs)
+        with _sent_by_now() as sent:
+            value = getattr(self.module, name)(*args, **kwargs)
+        if send and sent:
+            return {"sent": sent}
         if send and isinstance(value, Signature):
-            value = value.delay()
+            try:
+                value = value.delay()
+            except Exception as error:  # noqa: BLE001 - whatever a part of the canvas raises
+                return {"error": told(error, self.shown_as), "kind": NO_START, "unsent": True}
+        if isinstance(value, EagerResult):
+            return {"eager": True}
         if isinstance(value, ResultBase):
             return {"result": value.as_tuple()}  # type: ignore[attr-defined] # all of them have it
         if isinstance(value, Signature):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar
 
 from celery import signature
+from celery.canvas import Signature
 from celery.result import AsyncResult, ResultBase, result_from_tuple
 from celery.states import READY_STATES
 
@@ -20,7 +21,7 @@ from celery_app import app
 from lab import evidence
 from lab.notebook import use_folders
 from lab.processes.connection import SandboxError
-from lab.runs import Run
+from lab.runs import FINAL, Run
 from lab.sandbox import Broker, Sandbox, Worker
 from lab.timeline import Timeline
 from lab.waiting import wait_for
@@ -45,7 +46,7 @@ class Outcome:
     def __init__(self, result: AsyncResult, runs: list[Run]) -> None:
         self.id = result.id
         self.state = result.state
-        self.value = result.result if self.state == "SUCCESS" else None
+        self.value: Any = result.result if self.state == "SUCCESS" else None
         self.error = "" if self.state == "SUCCESS" else repr(result.result)
         self.traceback = result.traceback or ""
         self.runs = runs
@@ -192,6 +193,20 @@ class Room:
             raise Wrong(did, f"it returned {result!r}", "this is no canvas")
         return result
 
+    def sent(self, function: str, *args: Any) -> AsyncResult:
+        """Call a function that sends a task, and return the result of that task.
+
+        Raises `Wrong` if it returns something else.
+        """
+        did = f"called {function}({_shown(args, {})})"
+        result = self._called(did, function, args, {})
+        if isinstance(result, Signature):
+            raise Wrong(did, f"it returned the signature {result!r}", "nothing was sent: .delay() sends it")
+        if not isinstance(result, AsyncResult):
+            means = "return what sending gives back: whoever sends wants to find the result"
+            raise Wrong(did, f"it returned {result!r}", means)
+        return result
+
     def _called(
         self,
         did: str,
@@ -211,7 +226,21 @@ class Room:
         answer = self._ask(did, "call", seconds, name=function, arguments=repr((args, kwargs)), send=send)
         if "error" in answer:
             kind = answer["kind"] if answer["kind"] == OUT_OF_MEMORY else WRONG
-            raise Wrong(did, answer["error"], "it raised, where it should return", kind=kind)
+            means = "it raised, where it should return"
+            if "unsent" in answer:
+                means = (
+                    "this canvas cannot be sent: each part of it is a signature, task.s(…), "
+                    "with the arguments that the step before does not give"
+                )
+            raise Wrong(did, answer["error"], means, kind=kind)
+        if "eager" in answer:
+            raise Wrong(
+                did, "no message was sent", "the task was run in this program: send it, and a worker runs it"
+            )
+        if "sent" in answer:
+            means = "return the canvas, and send nothing: whoever calls this function sends it"
+            names = ", ".join(dict.fromkeys(answer["sent"]))
+            raise Wrong(f"called {function}({_shown(args, kwargs)})", f"it has sent {names} itself", means)
         if "result" in answer:
             return result_from_tuple(answer["result"], app)  # type: ignore[arg-type] # a stub's mistake
         if "canvas" in answer:
@@ -319,6 +348,9 @@ class Room:
 
     def outcome(self, did: str, result: AsyncResult, seconds: float = ANSWER_SECONDS) -> Outcome:
         """Wait for the end of a task. Raises `Wrong` if it does not come, or if memory ran out."""
+        if not isinstance(result, AsyncResult):
+            means = "no task comes last: a group alone has a result for each of its members"
+            raise Wrong(did, f"it has {len(result)} results, and not one", means)
         deadline = time.monotonic() + seconds
         while result.state not in READY_STATES:
             is_over = time.monotonic() > deadline
@@ -343,12 +375,18 @@ class Room:
         if lost or "WorkerLostError" in repr(result.result):
             means = "the task ends the process that runs it, each time: by sys.exit, os._exit or a crash"
             raise Wrong(did, f"it was tried {runs} times: {(lost or [repr(result.result)])[0]}", means)
+        if result.state == "PENDING" and any(run.outcome in FINAL for run in found):
+            means = "its end was not stored: that is what ignore_result does"
+            raise Wrong(did, "a worker has run it to its end, and its state is PENDING", means)
+        means = "the task never ends: it waits for ever, or goes round in a loop"
+        if not runs:
+            means = "no worker has begun it"
+        elif result.state == "RETRY":
+            means = "it is tried again and again, or waits too long before it is: bound the retries"
         raise Wrong(
             did,
             f"after {seconds:g} seconds its state was {result.state}; it had begun {runs} times",
-            "the task never ends: it waits for ever, or goes round in a loop"
-            if runs
-            else "no worker has begun it",
+            means,
             kind=TIMED_OUT,
         )
 

@@ -4,16 +4,22 @@ What they are asked to do is written down in a file, so that a check can count i
 the check has told them to.
 """
 
+import asyncio
 import fcntl
+import itertools
 import json
 import os
 import time
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from services.simulation import simulate_work
 
-__all__ = ["Refused", "Unavailable", "charge", "convert", "note", "simulate_work", "stock_of"]
+__all__ = ["Refused", "Unavailable", "charge", "convert", "loop_number", "note", "simulate_work", "stock_of"]
+
+_numbers = itertools.count(1)
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
 
 
 class Unavailable(ConnectionError):
@@ -66,6 +72,14 @@ def stock_of(article: str) -> int:
         raise Refused("article='': name an article")
     note("stock_of", article=article)
     return len(article)
+
+
+def loop_number() -> int:
+    """Return the number of the running event loop: one that no other loop of this process has had."""
+    loop = asyncio.get_running_loop()
+    if loop not in _loops:
+        _loops[loop] = next(_numbers)
+    return _loops[loop]
 
 
 def _answer(service: str) -> None:

@@ -12,7 +12,7 @@ def order() -> tuple[dict[int, int], list[int]]:
 def task_1(room: Room) -> None:
     prices, articles = order()
     room.worker()
-    outcome = room.outcome("called send_order", room.call("send_order", prices, articles))
+    outcome = room.outcome("called send_order", room.sent("send_order", prices, articles))
     if outcome.state != "SUCCESS":
         means = "the key that the task looks for is a number, and the one that arrived is text"
         raise Wrong("sent an order of 3 articles", outcome.error, means)
@@ -23,7 +23,7 @@ def task_1(room: Room) -> None:
 def task_2(room: Room) -> None:
     room.end_worker()
     prices, articles = order()
-    room.call("send_order", prices, articles)
+    room.sent("send_order", prices, articles)
     with broker_channel() as channel:
         raw = channel.client.lindex("basic", 0)
     message = open_message(raw, "basic", 0)

@@ -7,7 +7,7 @@ from lab.workshop.room import Room, Wrong
 def task_1(room: Room) -> None:
     room.worker()
     for user, right in (("ada", True), ("bob", False), ("eve", True)):
-        outcome = room.outcome(f"called check_login({user!r})", room.call("check_login", user))
+        outcome = room.outcome(f"called check_login({user!r})", room.sent("check_login", user))
         if outcome.value is not right:
             means = "the password of ada and that of eve have 12 letters or more, bob's has not"
             raise Wrong(f"called check_login({user!r})", str(outcome), means)
@@ -15,7 +15,7 @@ def task_1(room: Room) -> None:
 
 def task_2(room: Room) -> None:
     room.end_worker()
-    room.call("check_login", "eve")
+    room.sent("check_login", "eve")
     with broker_channel() as channel:
         message = open_message(channel.client.lindex("basic", 0), "basic", 0)
     body = json.dumps([message.args, message.kwargs])

@@ -11,12 +11,12 @@ def task_1(room: Room) -> None:
     for name, queues in workers.items():
         room.worker(queues, name)
     for number in range(4):
-        room.call("send_report", number)
+        room.sent("send_report", number)
     makers = sum("advanced" in queues for queues in workers.values())
     room.wait(
         "reports run", lambda: sum(run.started is not None for run in room.runs(name="make_report")) >= makers
     )
-    payment = room.call("send_payment", 7)
+    payment = room.sent("send_payment", 7)
     did = "sent 4 reports of 0.3 s, and then a payment"
     if not room.wait("the payment ends", payment.ready, 2):
         raise Wrong(did, f"after 2 s the payment is {payment.state}", "no worker serves the queue realworld")

@@ -4,7 +4,7 @@ from lab.workshop.room import Room, Wrong
 def order_of_start(room: Room) -> list[str]:
     room.task("pack")
     results = [
-        room.call(f"send_{kind}", f"{kind} {number}")
+        room.sent(f"send_{kind}", f"{kind} {number}")
         for number in (1, 2)
         for kind in ("normal", "gift", "express")
     ]

@@ -6,7 +6,7 @@ from lab.workshop.room import Room, Wrong
 def task_1(room: Room) -> None:
     room.worker()
     order = randint(10, 99)
-    outcome = room.outcome("called send_invoice", room.call("send_invoice", order))
+    outcome = room.outcome("called send_invoice", room.sent("send_invoice", order))
     if "never registered" in outcome.error:
         means = "no task has this name, so the worker has thrown the message away"
         raise Wrong(f"called send_invoice({order})", f"{outcome.state}: {outcome.error}", means)

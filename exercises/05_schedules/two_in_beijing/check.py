@@ -13,13 +13,14 @@ BEIJING = ZoneInfo("Asia/Shanghai")
 def due(name: str, fields: dict[str, Any], day: datetime) -> list[datetime]:
     """Return when it is due in the 24 hours from `day` on, by Celery's own reckoning."""
     try:
-        schedule = crontab(**fields, app=app)
+        schedule: Any = crontab(**fields, app=app)
     except (TypeError, ValueError, ParseException) as error:
         raise Wrong(f"made crontab(**{name})", str(error), "crontab does not take this") from None
-    found, moment = [], day.astimezone(UTC) - timedelta(seconds=1)
+    found: list[datetime] = []
+    moment = day.astimezone(UTC) - timedelta(seconds=1)
     end = moment + timedelta(days=1)
     while True:
-        schedule.nowfun = lambda now=moment: now  # type: ignore[misc]
+        schedule.nowfun = lambda now=moment: now
         moment = moment + schedule.remaining_estimate(moment)
         if moment > end:
             return found

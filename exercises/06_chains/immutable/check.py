@@ -9,13 +9,24 @@ def task_1(room: Room) -> None:
     room.wait_for(room.start("evening_chain", order), 2)
     did, done = f"sent evening_chain({order})", [effect["what"] for effect in room.effects()]
     if done == ["pack", "tell", "count"] and room.effects("tell")[0]["order"] == order:
+        told, counted = room.runs(name="tell"), room.runs(name="count_stock")
+        if not told or not counted:
+            saw = f"the workers ran {', '.join(run.call for run in room.runs())}"
+            raise Wrong(did, saw, "each step is a task of its own in the chain")
+        if counted[0].parent_id != told[0].task_id:
+            means = "in a group it may run before the customer is told: in a chain it comes after tell"
+            raise Wrong(did, "count_stock was sent together with tell", means)
         return
     failed = [run for run in room.runs() if run.outcome == "failed"]
     if failed:
         means = "this step got an argument too many or too few: the result of the step before"
         raise Wrong(did, f"{failed[0].call} failed: {failed[0].detail}", means)
     if sorted(done) == ["count", "pack", "tell"]:
-        raise Wrong(did, f"they ran as {', '.join(done)}", "a group has no order: a chain has")
+        raise Wrong(
+            did,
+            f"they ran as {', '.join(done)}",
+            "pack, tell, count_stock is right: the steps of a chain run in their order",
+        )
     raise Wrong(
         did, f"what was done: {', '.join(done) or 'nothing'}", "pack, tell, count_stock: all three, each once"
     )

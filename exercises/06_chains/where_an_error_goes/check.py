@@ -9,6 +9,12 @@ def run(room: Room, order: int) -> None:
     room.wait_for(room.start("order_chain", order), 2)
 
 
+def has_callback(room: Room, order: int) -> bool:
+    """Tell whether the chain, or its first step, names somebody for its errors."""
+    chain = room.call("order_chain", order)
+    return any(part["options"].get("link_error") for part in (chain, *chain["kwargs"].get("tasks", [])[:1]))
+
+
 def task_1(room: Room) -> None:
     order = randint(501, 999)
     run(room, order)
@@ -19,6 +25,13 @@ def task_1(room: Room) -> None:
         raise Wrong(
             did, f"{len(alarms)} alarms", "both the chain and the step have the callback: one is enough"
         )
+    if room.effects("ship") or not any(run.outcome == "failed" for run in room.runs(name="reserve")):
+        raise Wrong(
+            did, "reserve did not fail", "its error tells whoever waits: let it pass, and say who is told"
+        )
+    if not alarms and has_callback(room, order):
+        means = "Celery calls it with request, exc, traceback: give it a plain signature, alarm.s()"
+        raise Wrong(did, "alarm is named for the errors of reserve, and did not run", means)
     if not alarms:
         raise Wrong(did, "no alarm", "reserve has failed, and nobody was told: .on_error(…) names who is")
     if str(order) not in alarms[0]:

@@ -12,6 +12,10 @@ def task_1(room: Room) -> None:
     if not room.wait("all end", result.ready):
         raise Wrong(did, "not all have ended", "is a part of the canvas missing?")
     values = result.get(timeout=1, propagate=False)
+    if not isinstance(values, list):
+        raise Wrong(
+            did, f"it has one result, {values!r}", "the result is a list of all prices: a chain has one"
+        )
     flat = [value for part in values for value in (part if isinstance(part, list) else [part])]
     if flat != [7 * article for article in articles]:
         saw = f"{len(flat)} results: {str(flat[:4])[:-1]}, …"
@@ -32,8 +36,10 @@ def task_2(room: Room) -> None:
             means = (
                 "one message for each article: chunks puts several into one"
                 if sent == count
-                else "each message should have 20 articles"
+                else "each message should have 20 articles, the last one what is left"
             )
             raise Wrong(
-                f"sent look_up_all with {count} articles, and no worker", f"{sent} messages wait", means
+                f"sent look_up_all with {count} articles, and no worker",
+                f"messages that wait: {sent}, not {right}",
+                means,
             )

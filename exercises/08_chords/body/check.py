@@ -19,7 +19,7 @@ def task_1(room: Room) -> None:
     if counted != len(shops):
         raise Wrong(
             did,
-            f"count_stock ran {counted} times, for {len(shops)} shops",
+            f"the runs of count_stock are {counted}, and the shops {len(shops)}",
             "the header has one signature for each shop",
         )
 
@@ -27,6 +27,9 @@ def task_1(room: Room) -> None:
 def task_2(room: Room) -> None:
     did, shops, value = run_chord(room)
     right = 11 * sum(map(len, shops))
+    if "is not iterable" in repr(value):
+        means = "total got a number: a chord, or a group before it, gives it the list of all results"
+        raise Wrong(did, repr(value), means)
     if "TypeError" in repr(value):
         raise Wrong(did, repr(value), "the body gets one argument, the list. total.s() has none of its own")
     if isinstance(value, list):

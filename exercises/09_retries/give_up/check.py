@@ -31,8 +31,15 @@ def task_2(room: Room) -> None:
             f"it was noted {len(told)} times",
             "once, when it gives up: on_failure is not called at a retry",
         )
-    if not told or told[0].get("order") != order:
-        raise Wrong(did, f"what was noted: {told}", "on_failure gets the arguments of the task as args")
+    if not told:
+        means = "on_failure is called when it has failed for good: say it there, and keep the base class"
+        raise Wrong(did, "nothing was noted", means)
+    if told[0].get("order") != order:
+        raise Wrong(
+            did,
+            f"what was noted as order: {told[0].get('order')!r}",
+            "on_failure gets the arguments of the task as args",
+        )
     room.away("charge", 1)
     room.run("pay", order)
     if room.effects("gave up"):

@@ -14,6 +14,9 @@ def charges(room: Room, orders: list[int]) -> list[int]:
     return [effect["order"] for effect in room.effects("charge")]
 
 
+NOT_CHARGED = "the first message of an order charges it. Its key must be new, and have its number"
+
+
 def task_1(room: Room) -> None:
     room.worker()
     order = randint(100, 199)
@@ -21,11 +24,9 @@ def task_1(room: Room) -> None:
         charged = charges(room, [order]).count(order)
         if charged != 1:
             raise Wrong(
-                f"sent pay({order}) {number} times, one after the other",
+                f"sent pay({order}) " + ("once" if number == 1 else "twice, one after the other"),
                 f"it was charged {charged} times",
-                "look for a mark of this order before you charge, and leave one"
-                if charged
-                else "another order was charged",
+                "look for a mark of this order before you charge, and leave one" if charged else NOT_CHARGED,
             )
 
 
@@ -39,7 +40,9 @@ def task_2(room: Room) -> None:
                 "all of them looked before one had written. Looking and writing must be one step: SET with NX"
             )
             raise Wrong(
-                f"sent pay({order}) 4 times at the same moment", f"it was charged {charged} times", means
+                f"sent pay({order}) 4 times at the same moment",
+                f"it was charged {charged} times",
+                means if charged else NOT_CHARGED,
             )
 
 

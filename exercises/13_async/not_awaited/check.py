@@ -11,6 +11,9 @@ def task_1(room: Room) -> None:
             outcome.error,
             "the body never ran: Celery got a coroutine, and nobody awaited it",
         )
+    if "'await' expression" in outcome.error:
+        means = "AsyncTask awaits what the body gives back: the body stays async def"
+        raise Wrong("sent greet('Ada')", outcome.error, means)
     if outcome.value != "hello, Ada":
         raise Wrong("sent greet('Ada')", str(outcome), "'hello, Ada' is right")
     if not any(isinstance(node, ast.AsyncFunctionDef) for node in ast.walk(ast.parse(room.source))):
@@ -28,6 +31,6 @@ def task_2(room: Room) -> None:
         raise Wrong(
             "sent greet 5 times", "its body did not say on which loop it ran", "keep the line with note(…)"
         )
-    if len(loops) > 1 or room.calls() & {"run"}:
+    if len(loops) > 1:
         means = "asyncio.run makes a new loop for each task, and closes it: a kept client is useless then"
-        raise Wrong("sent greet 5 times", "it calls asyncio.run", means)
+        raise Wrong("sent greet 5 times", f"they ran on {len(loops)} loops", means)

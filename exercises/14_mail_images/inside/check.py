@@ -46,8 +46,11 @@ def task_2(room: Room) -> None:
     before = sorted(path for path in (room.folder / DATA).rglob("*") if path.is_file())
     for name in ("../secret/photo.png", absolute, "x/../../secret/photo.png"):
         outcome = room.run("thumbnail", name)
-        if outcome.state == "SUCCESS":
+        if outcome.value == [30, 30]:
             raise Wrong(f"sent thumbnail({name!r})", str(outcome), "it read a file outside of its folder")
+        if outcome.state == "SUCCESS":
+            means = "the name was not refused: whoever sent it must see a ValueError"
+            raise Wrong(f"sent thumbnail({name!r})", str(outcome), means)
         if "ValueError" not in outcome.error:
             means = "refuse it before you touch the file, with a ValueError that names it"
             raise Wrong(f"sent thumbnail({name!r})", str(outcome), means)

@@ -12,13 +12,23 @@ def task_1(room: Room) -> None:
     mail_server.fail_next(folder, "450", "450")
     outcome = room.run("send_bill", order, "ada@example.org")
     did = "sent a bill, and the mail server answered 450 twice"
+    mail_server.accept_again(folder)
     if outcome.state != "SUCCESS":
-        raise Wrong(did, str(outcome), "450 means not now: TemporaryMailError is worth a retry")
+        means = "450 means not now: TemporaryMailError is worth a retry"
+        if len(outcome.runs) > 1:
+            means = "it gave up too early: 3 retries are asked for"
+        raise Wrong(did, str(outcome), means)
     mails = [mail["Subject"] for mail in mail_server.received(folder)[before:]]
     if mails != [f"Bill {order}"]:
         raise Wrong(did, f"the server has {mails}", "one bill must arrive")
     if len(outcome.runs) != 3:
         raise Wrong(did, f"{len(outcome.runs)} runs", "each refused try is a retry: the third run sends it")
+    mail_server.fail_next(folder, "450", "450", "450", "450")
+    outcome = room.run("send_bill", randint(2000, 2999), "ada@example.org")
+    mail_server.accept_again(folder)
+    if outcome.state == "SUCCESS" or len(outcome.runs) != 4:
+        did = "sent a bill, and the mail server answered 450 four times"
+        raise Wrong(did, str(outcome), "3 retries are asked for, and then it fails: max_retries")
 
 
 def task_2(room: Room) -> None:

@@ -17,6 +17,8 @@ def task_1(room: Room) -> None:
     value = room.value("import_orders", "orders.csv")
     if value != right:
         means = "a bad row counts neither as a row nor with its pence"
+        if isinstance(value, dict) and value.get("rows", 0) < 5:
+            means = "good rows are missing: a bad row must not stop the others"
         raise Wrong(
             "sent import_orders, with 5 good rows and 3 bad ones", f"it returned {value}, not {right}", means
         )

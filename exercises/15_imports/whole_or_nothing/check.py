@@ -1,7 +1,12 @@
 import os
 import signal
+from functools import partial
 
 from lab.workshop.room import Room, Wrong
+
+
+def has_lines(room: Room, count: int) -> bool:
+    return len(room.effects("line")) >= count
 
 
 def task_1(room: Room) -> None:
@@ -11,8 +16,12 @@ def task_1(room: Room) -> None:
     room.send("write_report", "monday")
     seen = set()
     for count in (1, 3):
-        room.wait("lines are written", lambda count=count: len(room.effects("line")) >= count)
+        room.wait("lines are written", partial(has_lines, room, count))
         seen.add(path.read_text() if path.exists() else "no file")
+    if not has_lines(room, 3):
+        raise Wrong(
+            "sent write_report", f"it told of {len(room.effects('line'))} lines", "keep the line with note(…)"
+        )
     os.kill(room.effects("line")[0]["pid"], signal.SIGKILL)
     room.end_worker()
     seen.add(path.read_text() if path.exists() else "no file")
@@ -35,11 +44,18 @@ def task_1(room: Room) -> None:
 def task_2(room: Room) -> None:
     for path in (room.folder / "data").iterdir():
         path.unlink()
-    room.value("write_report", "tuesday")
+    path = room.folder / "data" / "report.txt"
+    path.write_text("the report from before\n")
+    with path.open() as reader:  # whoever reads it meanwhile
+        room.value("write_report", "tuesday")
+        read = reader.read()
     files = sorted(path.name for path in (room.folder / "data").iterdir())
     if files != ["report.txt"]:
         raise Wrong(
             "sent write_report('tuesday')", f"the files are {', '.join(files)}", "a draft must not stay"
         )
-    if (room.folder / "data" / "report.txt").read_text().count("tuesday line") != 12:
+    if path.read_text().count("tuesday line") != 12:
         raise Wrong("sent write_report('tuesday')", "report.txt is not whole", "all 12 lines belong into it")
+    if "tuesday" in read:
+        means = "a copy is written line by line, too: give the finished file the name, by os.replace"
+        raise Wrong("sent write_report('tuesday')", "the old file itself was written over", means)

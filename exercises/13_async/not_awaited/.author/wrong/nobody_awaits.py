@@ -3,7 +3,7 @@
 import asyncio
 
 from celery_app import app
-from lab.workshop.services import note
+from lab.workshop.services import loop_number, note
 from tasks.base import AsyncTask
 
 
@@ -11,5 +11,5 @@ from tasks.base import AsyncTask
 async def greet(name: str) -> str:
     """Greet somebody, after waiting for another machine: simulated."""
     await asyncio.sleep(0.01)
-    note("loop", loop=id(asyncio.get_running_loop()))
+    note("loop", loop=loop_number())
     return f"hello, {name}"
