@@ -151,5 +151,5 @@ def test_the_page_fits_every_screen_and_can_be_read_in_both_themes(
             assert page.browser.execute_script(every, "body") == [], (theme, width)
             assert page.browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     controls = [one for one in page.all("button, input, textarea, select, a") if one.is_displayed()]
-    assert len(controls) > 6
+    assert len(controls) > 4
     assert all(one.accessible_name for one in controls)

@@ -55,6 +55,7 @@ WITHOUT_PATHS = {
     *(f"tasks.advanced_tasks.{name}" for name in ("prioritized_task", "rate_limited_task")),
     *(f"tasks.advanced_tasks.{name}" for name in ("time_limited_task", "monitored_task")),
     *(f"tasks.realworld_tasks.{name}" for name in ("import_part", "merge_parts", "mail_failure")),
+    *(f"tasks.ai_tasks.{name}" for name in ("run_ai_text_generation", "fail_lost_tasks")),
     "tasks.health_tasks.ping",
 }
 
