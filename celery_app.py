@@ -8,14 +8,18 @@ Workers, beat, Flower, scripts and notebooks all use this app:
 import fcntl
 import os
 import pkgutil
+from copy import copy
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task
-from celery.beat import PersistentScheduler
+from celery.beat import PersistentScheduler, ScheduleEntry
 from celery.exceptions import NotRegistered
-from celery.schedules import crontab
+from celery.schedules import BaseSchedule, crontab
+from celery.schedules import schedule as interval
 from celery.signals import beat_init, celeryd_init, user_preload_options
+from celery.utils.time import remaining
 from click import Option
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
@@ -277,20 +281,76 @@ app.conf.update(
     beat_schedule_filename=str(settings.state_dir / "celerybeat-schedule"),
     # Two beats send everything twice. Without this, a second one starts, with the same file too.
     beat_scheduler="celery_app:OneScheduler",
-    # Every entry has `expires` shorter than its period: without a worker, no backlog piles up.
-    beat_schedule={
-        "periodic-task": {
-            "task": "tasks.basic_tasks.periodic_task",
-            "schedule": settings.periodic_task_seconds,
-            "options": {"queue": "basic", "expires": settings.periodic_task_seconds * 0.9},
-        },
-        "daily-task": {
-            "task": "tasks.basic_tasks.daily_task",
-            "schedule": crontab(hour="2", minute="0"),
-            "options": {"queue": "basic", "expires": 3600},
-        },
-    },
+    # Changes while beat runs (`schedule_now`) are seen within this time. By default it may sleep 5 minutes.
+    beat_max_loop_interval=5,
 )
+
+
+def entry(task: str, when: float | crontab, expires: float) -> dict[str, Any]:
+    """Return an entry of the schedule: `basic_tasks.daily_task` goes to its queue, `basic`."""
+    queue = queue_of(task.partition(".")[0])
+    return {"task": f"tasks.{task}", "schedule": when, "options": {"queue": queue, "expires": expires}}
+
+
+# Task, when it is due (seconds between two, or a crontab in the time zone of the settings), and after how
+# many seconds its message is of no use. That is less than the period: without a worker, no backlog piles up.
+_SCHEDULE: list[tuple[str, float | crontab, float]] = [
+    ("basic_tasks.periodic_task", settings.periodic_task_seconds, settings.periodic_task_seconds * 0.9),
+    ("basic_tasks.daily_task", crontab(hour="2", minute="0"), 3600),
+    ("maintenance_tasks.process_customer_service_queue", 30, 25),
+    ("maintenance_tasks.auto_end_timeout_chats", 30, 25),
+    ("maintenance_tasks.send_timeout_warnings", 30, 25),
+    ("maintenance_tasks.cancel_expired_tasks", 60, 50),
+    ("maintenance_tasks.check_expired_coupons", 300, 250),
+    ("maintenance_tasks.check_expired_invitation_codes", 300, 250),
+    ("maintenance_tasks.check_expired_points", 300, 250),
+    ("maintenance_tasks.check_and_end_activities", 300, 250),
+    ("maintenance_tasks.update_all_users_statistics", 600, 500),
+    ("maintenance_tasks.generate_hourly_stats", crontab(minute="0"), 3000),
+    ("maintenance_tasks.cleanup_long_inactive_chats", crontab(hour="2", minute="0"), 3600),
+    ("maintenance_tasks.cleanup_old_tasks", crontab(hour="2", minute="0"), 3600),
+    ("maintenance_tasks.update_featured_task_experts_response_time", crontab(hour="3", minute="0"), 3600),
+]
+
+# `basic_tasks.daily_task` is the entry `daily-task`.
+app.conf.beat_schedule = {
+    task.partition(".")[2].replace("_", "-"): entry(task, when, expires) for task, when, expires in _SCHEDULE
+}
+
+# --- Ticks: which run of an entry a message is ----------------------------------------------------------
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def tick_of(schedule: BaseSchedule, last_run_at: datetime, now: datetime) -> datetime:
+    """Return when `schedule` was due last, at `now` or before. All that run it must give a tick one name.
+
+    For a period that is a multiple of it since 1970: it does not depend on when a beat was started. For a
+    crontab it is the last of its times after `last_run_at`, or that time itself if there was none.
+    """
+    if isinstance(schedule, interval):
+        return now - (now - _EPOCH) % schedule.run_every
+    due = last_run_at
+    while (after := _next_time(schedule, due)) <= now:
+        due = after
+    return due
+
+
+def _next_time(schedule: BaseSchedule, after: datetime) -> datetime:
+    # Added by Celery's own arithmetic, which knows hours that a change of the clocks leaves out or repeats.
+    start, delta, now = schedule.remaining_delta(after)  # type: ignore[attr-defined]
+    return (now + remaining(start, delta, now)).astimezone(UTC)
+
+
+def tick_of_message(task: Task) -> Tick | None:
+    """Return the tick that the message of the running `task` is for, or None if nobody scheduled it."""
+    tick = (task.request.headers or {}).get("tick") or task.request.get("tick")
+    return Tick(tick["entry"], datetime.fromisoformat(tick["due"])) if tick else None
+
+
+def tick_header(tick: Tick) -> dict[str, Any]:
+    """Return what a message says of its tick."""
+    return {"tick": {"entry": tick.entry, "due": tick.due.isoformat()}}
 
 
 class OneScheduler(PersistentScheduler):
@@ -317,6 +377,14 @@ class OneScheduler(PersistentScheduler):
         self._lock.write(str(os.getpid()))
         self._lock.flush()
         super().setup_schedule()
+
+    def apply_async(self, entry: ScheduleEntry, *args: Any, **options: Any) -> Any:
+        """Send the task of `entry`, with the tick that it is due for in a header."""
+        due = tick_of(entry.schedule, entry.last_run_at, app.now())
+        headers = entry.options.get("headers", {}) | tick_header(Tick(entry.name, due))
+        stamped = copy(entry)
+        stamped.options = entry.options | {"headers": headers}
+        return super().apply_async(stamped, *args, **options)
 
 
 # --- Workers and beat are patient -----------------------------------------------------------------------

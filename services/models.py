@@ -190,3 +190,32 @@ class TaskRecord(Base):
     result: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
     error: Mapped[str | None]
     finished_at: Mapped[datetime | None]
+
+
+class Lease(Base):
+    """Something that one process at a time may do, such as a scheduled job, and until when it has it."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(32))
+    until: Mapped[datetime]
+
+
+class ScheduleTick(Base):
+    """The newest tick of a schedule's entry that was done. `due` is when it was due."""
+
+    __tablename__ = "schedule_ticks"
+
+    entry: Mapped[str] = mapped_column(String(100), primary_key=True)
+    due: Mapped[datetime]
+
+
+class ScheduleChange(Base):
+    """What was changed in one entry of the schedule while beat runs. Without a row, the code is right."""
+
+    __tablename__ = "schedule_changes"
+
+    entry: Mapped[str] = mapped_column(String(100), primary_key=True)
+    seconds: Mapped[float | None]  # its new period
+    paused: Mapped[bool]

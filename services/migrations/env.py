@@ -9,6 +9,7 @@ from typing import Literal
 from alembic import context
 from sqlalchemy import func, select
 
+import services.marketplace_models
 from services.database import writing
 from services.models import Base, UtcDateTime
 
