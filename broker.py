@@ -20,7 +20,7 @@ from typing import Any, TypedDict
 from kombu.exceptions import OperationalError
 from redis import RedisError, ResponseError
 
-from celery_app import QUEUES, app, broker_trouble
+from celery_app import QUEUES, app, broker_trouble, require_redis, unknown_queue
 
 PAGE = 100  # entries that are read at a time
 MOST_KEYS = 10_000  # keys that are looked at to find those of others
@@ -123,6 +123,7 @@ def broker_channel() -> Iterator[Any]:
 
     Raises `OperationalError` with the reason if the broker does not answer, or refuses a command.
     """
+    require_redis()
     with app.connection_for_write() as connection:
         transport = connection.transport
         try:
@@ -138,7 +139,7 @@ def broker_channel() -> Iterator[Any]:
 def check_queue(queue: str) -> None:
     """Raise `ValueError` for a queue that the app does not have."""
     if queue not in QUEUES:
-        raise ValueError(f"queue={queue!r}: no such queue; use one of {', '.join(QUEUES)}")
+        raise ValueError(unknown_queue(queue))
 
 
 # --- Waiting --------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Workers, beat, Flower, scripts and notebooks all use this app:
     celery -A celery_app worker --loglevel=info --queues=basic,advanced,realworld
 """
 
+import difflib
 import fcntl
 import os
 import pkgutil
@@ -19,6 +20,7 @@ from celery.signals import beat_init, celeryd_init, user_preload_options
 from click import Option
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
+from redis import RedisError
 
 import tasks
 from settings import server_of, settings, without_password
@@ -42,6 +44,13 @@ def queue_of(module: str) -> str:
 
 
 QUEUES = list(dict.fromkeys([*_FIRST_QUEUES, *map(queue_of, TASK_MODULES)]))
+
+
+def unknown_queue(queue: str) -> str:
+    """Return what to tell of a queue that the app does not have."""
+    near = difflib.get_close_matches(queue, QUEUES, n=1)
+    guess = f". Did you mean {near[0]}?" if near else ""
+    return f"queue={queue!r}: no such queue; use one of {', '.join(QUEUES)}{guess}"
 
 
 def route_by_module(
@@ -89,6 +98,7 @@ class AppTask(Task):
         check_options(options)
         if self.app.conf.task_always_eager:  # it runs here, and its errors are its own
             return super().apply_async(args, kwargs, **options)
+        require_redis()
         try:
             return super().apply_async(args, kwargs, **options)
         except OperationalError as error:
@@ -103,6 +113,14 @@ class AppTask(Task):
         """
         check_options(options)
         return super().retry(*args, **options)
+
+
+def require_redis() -> None:
+    """Raise `OperationalError` if the settings say that no task is sent."""
+    if not settings.use_redis:
+        raise OperationalError(
+            "USE_REDIS=false: this program uses no broker, and sends no tasks. Unset it to send them."
+        )
 
 
 def broker_trouble(error: BaseException, address: str = "") -> str:
@@ -342,13 +360,30 @@ def be_patient(conf: Any) -> None:
 # --- Start-up checks ------------------------------------------------------------------------------------
 
 
-def require_broker() -> None:
-    """Raise `SystemExit` with one clear line if the broker does not answer within about a second."""
+def ask_broker() -> None:
+    """Raise `OperationalError` with the reason if the broker does not answer within about a second."""
+    require_redis()
     with app.connection_for_write() as connection:
         try:
             connection.transport.establish_connection()
         except connection.connection_errors + connection.channel_errors as error:
-            raise SystemExit(broker_trouble(error)) from None
+            raise OperationalError(broker_trouble(error)) from error
+
+
+def ask_result_backend() -> None:
+    """Raise `OperationalError` with the reason if the result backend does not answer."""
+    try:
+        app.backend.ensure(app.backend.client.ping, ())
+    except (OperationalError, RedisError) as error:
+        raise OperationalError(broker_trouble(error)) from error
+
+
+def require_broker() -> None:
+    """Raise `SystemExit` with one clear line if the broker does not answer within about a second."""
+    try:
+        ask_broker()
+    except OperationalError as error:
+        raise SystemExit(str(error)) from None
 
 
 # Celery's own commands would go on trying to connect, some for ever. The option gives that back.
@@ -368,7 +403,7 @@ def _check_before_any_celery_command(options: dict[str, Any], **_: Any) -> None:
 def _prepare_worker(sender: str, conf: Any, options: dict[str, Any], **_: Any) -> None:
     for queue in options.get("queues") or ():
         if queue not in app.amqp.queues:
-            raise SystemExit(f"queue={queue!r}: no such queue; use one of {', '.join(QUEUES)}")
+            raise SystemExit(unknown_queue(queue))
     # Two workers with one name answer for each other: a command for one reaches any of them.
     if not options.get("without_mingle") and app.control.ping([sender], timeout=0.5, limit=1):
         raise SystemExit(

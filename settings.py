@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent
 
 RESULT_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel")
 BROKER_SCHEMES = (*RESULT_SCHEMES, "amqp", "amqps")
+REDIS_SCHEMES = ("redis", "rediss")  # of REDIS_URL
 LONGEST_SOCKET_PATH = 107  # bytes, on Linux; macOS has 103
 
 BROKER_DATABASE = 0
@@ -44,6 +45,8 @@ class Settings(BaseSettings):
 
     celery_broker_url: str | None = None
     celery_result_backend: str | None = None
+    redis_url: str | None = None  # as hosts give it: broker and results are made from it
+    use_redis: bool = True  # false: no task is sent; the schedule runs in the process that asks for it
     sentinel_master: str = "mymaster"  # the name that Sentinel gives the Redis, for sentinel://
     celery_profile: Literal["reliable", "fast", "drill"] = "reliable"
     timezone: str = "UTC"
@@ -53,6 +56,7 @@ class Settings(BaseSettings):
     workspace_dir: Path = ROOT / "workspace"
     database_url: str | None = None
     periodic_task_seconds: Annotated[float, Field(ge=0.1, le=366 * 86_400)] = 30.0
+    expected_workers: Annotated[int, Field(ge=1, le=10_000)] = 1  # fewer is a warning in the key metrics
     flower_user: str = "learner"
     flower_password: SecretStr | None = None
 
@@ -135,6 +139,13 @@ class Settings(BaseSettings):
     def _result_backend_can_work(cls, value: str | None) -> str | None:
         return value and _checked_servers(value, RESULT_SCHEMES, several=("sentinel",))
 
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url_can_work(cls, value: str | None) -> str | None:
+        if value and ";" in value:
+            raise ValueError("name one server; several behind Sentinel go into CELERY_BROKER_URL")
+        return value and _checked_servers(value, REDIS_SCHEMES, several=())
+
     @field_validator("database_url")
     @classmethod
     def _database_url_can_work(cls, value: str | None) -> str | None:
@@ -200,17 +211,22 @@ class Settings(BaseSettings):
     @property
     def uses_sandbox(self) -> bool:
         """Whether the broker is the sandbox's own, and not one that the user has named."""
-        return self.celery_broker_url is None
+        return self.celery_broker_url is None and self.redis_url is None
 
     @property
     def broker_url(self) -> str:
         """Where tasks are sent."""
-        return self.celery_broker_url or socket_url(self.sandbox_folder, BROKER_DATABASE)
+        return self.celery_broker_url or self._database_of_redis(BROKER_DATABASE)
 
     @property
     def result_backend(self) -> str:
         """Where results are kept."""
-        return self.celery_result_backend or socket_url(self.sandbox_folder, RESULT_DATABASE)
+        return self.celery_result_backend or self._database_of_redis(RESULT_DATABASE)
+
+    def _database_of_redis(self, number: int) -> str:
+        if self.redis_url is None:
+            return socket_url(self.sandbox_folder, number)
+        return database_of(self.redis_url, number)
 
 
 def _temporary_folder() -> Path:
@@ -222,6 +238,20 @@ def _temporary_folder() -> Path:
 def socket_url(sandbox: Path, database: int) -> str:
     """Return the URL of one database of the server in the folder `sandbox`."""
     return f"redis+socket://{quote(str(sandbox / 'broker.sock'))}?virtual_host={database}"
+
+
+def database_of(redis_url: str, number: int) -> str:
+    """Return the URL of one database of the server that a host has given.
+
+    If the URL names a database other than 0, it stays: the others may be somebody else's. Celery asks that a
+    rediss:// URL says whether to check the certificate, and hosts do not say it: it is checked.
+    """
+    parts = urlsplit(redis_url)
+    database = parts.path.strip("/").lstrip("0") or number
+    query = parts.query
+    if parts.scheme == "rediss" and "ssl_cert_reqs" not in parse_qs(query):
+        query = f"{query}&ssl_cert_reqs=required".lstrip("&")
+    return parts._replace(path=f"/{database}", query=query).geturl()
 
 
 def _checked_servers(value: str, schemes: tuple[str, ...], several: tuple[str, ...]) -> str:

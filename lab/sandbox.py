@@ -227,6 +227,7 @@ class Sandbox:
         variables = os.environ | {
             "CELERY_BROKER_URL": "" if self._has_broker else settings.broker_url,
             "CELERY_RESULT_BACKEND": "" if self._has_broker else settings.result_backend,
+            "REDIS_URL": "",  # the two are made from it
             "CELERY_PROFILE": profile or self._profile,
             "SANDBOX_DIR": str(self.folder),
         }

@@ -72,5 +72,7 @@ os.environ |= {
     # Empty means unset, and it wins over a line in the learner's .env.
     "CELERY_BROKER_URL": "",
     "CELERY_RESULT_BACKEND": "",
+    "REDIS_URL": "",
+    "USE_REDIS": "",
     "CELERY_PROFILE": "reliable",
 }

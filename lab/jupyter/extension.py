@@ -165,7 +165,8 @@ class LiveView(JupyterHandler):
 @asynccontextmanager
 async def viewer(folder: Path) -> AsyncIterator[Process]:
     """Run the program that draws the timeline of a sandbox, for the time of a block."""
-    own = {"SANDBOX_DIR": str(folder), "CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": ""}
+    unset = dict.fromkeys(("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "REDIS_URL"), "")
+    own = {"SANDBOX_DIR": str(folder)} | unset
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "lab.jupyter.live"),
         cwd=ROOT,
