@@ -7,9 +7,9 @@ ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 WORKDIR /app
 # The packages are a layer of their own: a change of the code does not install them again.
 COPY pyproject.toml uv.lock ./
-RUN uv sync --frozen --no-dev --group postgres --no-install-project
+RUN uv sync --frozen --no-dev --group postgres --group ai --no-install-project
 COPY . .
-RUN uv sync --frozen --no-dev --group postgres
+RUN uv sync --frozen --no-dev --group postgres --group ai
 
 FROM python:3.11.15-slim-bookworm
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 MPLCONFIGDIR=/tmp/matplotlib

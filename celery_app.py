@@ -289,6 +289,11 @@ app.conf.update(
             "schedule": crontab(hour="2", minute="0"),
             "options": {"queue": "basic", "expires": 3600},
         },
+        "fail-lost-tasks": {
+            "task": "tasks.ai_tasks.fail_lost_tasks",
+            "schedule": 30.0,
+            "options": {"queue": "ai", "expires": 25},
+        },
     },
 )
 

@@ -64,6 +64,11 @@ class Settings(BaseSettings):
     smtp_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
     mail_from: str = "learn-celery@localhost"
 
+    # Any server that speaks the OpenAI protocol, as http://127.0.0.1:11434/v1. Unset: api.openai.com
+    openai_base_url: str | None = None
+    openai_api_key: SecretStr | None = None
+    openai_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0  # for the next piece of the text
+
     # Nobody here reads these two. docker-compose.yml does, from the same .env.
     redis_password: SecretStr | None = None
     postgres_password: SecretStr | None = None
@@ -116,6 +121,13 @@ class Settings(BaseSettings):
     def _host_is_only_a_host(cls, value: str | None) -> str | None:
         if value and (re.search(r"[\s/@]", value) or value.count(":") == 1):
             raise ValueError("write only the host's name or address; the port is SMTP_PORT")
+        return value
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _base_url_is_one_of_a_web_server(cls, value: str | None) -> str | None:
+        if value and _split(value, ("http", "https")).hostname is None:
+            raise ValueError("write the whole address, such as http://127.0.0.1:11434/v1")
         return value
 
     @field_validator("mail_from")
@@ -304,7 +316,7 @@ def _refuse(error: ValidationError) -> NoReturn:
 
 
 def _shown(name: str, value: Any) -> str:
-    if "PASSWORD" in name:
+    if "PASSWORD" in name or "KEY" in name:
         return "**"
     text = repr(value)
     before, at, after = text.rpartition("@")

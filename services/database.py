@@ -7,17 +7,22 @@ through a fork, and short write transactions that wait for each other instead of
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import cache
+from typing import TypeVar
 
 from sqlalchemy import Engine, ExceptionContext, create_engine, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from services.models import Base, UtcDateTime
+from services.per_loop import per_loop
 from settings import ROOT, settings
+
+AnyEngine = TypeVar("AnyEngine", Engine, AsyncEngine)
 
 FETCH_ROWS = 2_000  # rows that a query over a large table holds in memory at once
 BUSY_SECONDS = 30  # how long a writer waits for another process's write transaction on SQLite
@@ -34,22 +39,41 @@ def engine() -> Engine:
 
 @cache
 def _engine(url: str, pid: int) -> Engine:
+    return _with_listeners(_create(create_engine, url))
+
+
+def async_engine() -> AsyncEngine:
+    """Return the same engine for code that awaits: one for each event loop, and so for each process."""
+    return _async_engine(settings.database.replace("sqlite:", "sqlite+aiosqlite:", 1))
+
+
+@per_loop
+def _async_engine(url: str) -> AsyncEngine:
+    new = _create(create_async_engine, url)
+    _with_listeners(new.sync_engine)
+    return new
+
+
+def _create(create: Callable[..., AnyEngine], url: str) -> AnyEngine:
     if url.startswith("sqlite"):
         settings.state_dir.mkdir(parents=True, exist_ok=True)
-        new = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
-        event.listen(new, "connect", _prepare_sqlite)
-    else:
-        try:
-            # UTC for the session: `date(ordered_at)` is then the day in UTC, as it is on SQLite.
-            options = {"connect_timeout": 5, "options": "-c timezone=UTC"}
-            # The ping replaces a connection that a restart of the server has closed.
-            new = create_engine(url, connect_args=options, pool_pre_ping=True)
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"DATABASE_URL needs the driver {error.name!r}. Install it with `uv sync --group postgres`."
-            ) from error
-    event.listen(new, "handle_error", _explain_missing_tables)
-    return new
+        return create(url, connect_args={"timeout": BUSY_SECONDS})
+    try:
+        # UTC for the session: `date(ordered_at)` is then the day in UTC, as it is on SQLite.
+        options = {"connect_timeout": 5, "options": "-c timezone=UTC"}
+        # The ping replaces a connection that a restart of the server has closed.
+        return create(url, connect_args=options, pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"DATABASE_URL needs the driver {error.name!r}. Install it with `uv sync --group postgres`."
+        ) from error
+
+
+def _with_listeners(engine: Engine) -> Engine:
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "handle_error", _explain_missing_tables)
+    return engine
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -76,6 +100,15 @@ def writing() -> Iterator[Session]:
             # SQLite has one writer at a time. Asking for the lock at once means waiting for it; a reader
             # that later wants to write does not wait but fails with "database is locked".
             session.execute(text("BEGIN IMMEDIATE"))
+        yield session
+
+
+@asynccontextmanager
+async def async_writing() -> AsyncIterator[AsyncSession]:
+    """Open a transaction that writes, as `writing` does, on the engine of this event loop."""
+    async with AsyncSession(async_engine(), expire_on_commit=False) as session, session.begin():
+        if async_engine().dialect.name == "sqlite":
+            await session.execute(text("BEGIN IMMEDIATE"))
         yield session
 
 

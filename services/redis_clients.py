@@ -28,7 +28,7 @@ def client(url: str | None = None) -> redis.Redis:
     url = url or settings.result_backend
     if url.startswith("sentinel:"):
         hosts, options = _sentinels(url)
-        servers = redis.sentinel.Sentinel(hosts, **options)
+        servers: Any = redis.sentinel.Sentinel(hosts, **options)  # type: ignore[no-untyped-call]
         return servers.master_for(settings.sentinel_master)
     retry = Retry(NoBackoff(), AGAIN)
     return redis.Redis.from_url(_as_redis_py(url), retry=retry, **_options())
@@ -39,7 +39,7 @@ def async_client(url: str | None = None) -> redis.asyncio.Redis:
     url = url or settings.result_backend
     if url.startswith("sentinel:"):
         hosts, options = _sentinels(url)
-        servers = redis.asyncio.sentinel.Sentinel(hosts, **options)
+        servers: Any = redis.asyncio.sentinel.Sentinel(hosts, **options)  # type: ignore[no-untyped-call]
         return servers.master_for(settings.sentinel_master)
     retry = AsyncRetry(NoBackoff(), AGAIN)
     return redis.asyncio.Redis.from_url(_as_redis_py(url), retry=retry, **_options())
@@ -70,6 +70,7 @@ def _sentinels(url: str) -> tuple[list[tuple[str, int]], dict[str, Any]]:
     # The login of Redis is in each URL.
     parts = [urlsplit(one) for one in url.split(";")]
     hosts = [(str(part.hostname), part.port or 26379) for part in parts]
-    own = redis.connection.parse_url(f"redis://{url.split(';')[0].partition('://')[2]}")
+    first = f"redis://{url.split(';')[0].partition('://')[2]}"
+    own = redis.connection.parse_url(first)  # type: ignore[no-untyped-call]
     login = {name: own[name] for name in ("username", "password", "db") if name in own}
     return hosts, _options() | login

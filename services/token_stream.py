@@ -13,10 +13,11 @@ true stands in the database. If Redis is away, its readers miss tokens, and the 
 The events of a run:
 
 - `restart` {}: a run begins. What came before is void: a reader empties what it shows
-- `status` {"status": "processing"}: also "retrying", with "reason" and "seconds" until the next run
+- `status` {"status": "processing"}: also "retrying" and "interrupted" (the worker ends), with "reason" and
+  the "seconds" until the next run
 - `progress` {"percent": 40, "step": "40 of 100 tokens"}
 - `token` {"text": "Once "}: a piece of the text
-- `end` {"status": "completed"}: or failed, cancelled. A worker that was killed writes none
+- `end` {"status": "completed"}: or cancelled, or failed with "reason". A worker that was killed writes none
 """
 
 import json

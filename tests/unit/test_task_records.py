@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import OperationalError
 
 from services.database import reading, writing
 from services.models import TaskRecord
@@ -23,6 +24,7 @@ from services.task_records import (
 )
 from services.task_runs import LEASE, BeingRun, Cancelled, ClaimLost, Run, claim, fail_lost, heartbeats
 from tests.unit.test_database import in_processes
+from tests.waiting import wait_for
 
 TASK = "tasks.ai_tasks.run_ai_text_generation"
 PROMPT = {"prompt": "A short story"}
@@ -235,6 +237,39 @@ def test_a_retry_gives_the_row_back():
     assert find(task_id).step == "429, try again"
     assert take_unsent(10, LEASE) == []  # Celery sends the message of a retry itself
     assert claimed(task_id)
+
+
+def test_a_retry_of_what_was_cancelled_meanwhile_cancels_it():
+    task_id = created()
+    run = claimed(task_id)
+    request_cancel(task_id)
+    run.give_back("429, try again")
+    record = find(task_id)
+    assert (record.status, record.finished_at is None) == ("cancelled", False)
+    assert claim(task_id) is None
+
+
+def test_a_lost_task_that_was_cancelled_is_cancelled():
+    task_id = created()
+    claimed(task_id)
+    request_cancel(task_id)
+    let_pass(3 * LEASE)
+    assert fail_lost() == 1
+    assert (find(task_id).status, find(task_id).error) == ("cancelled", None)
+
+
+def test_a_heartbeat_that_cannot_be_written_does_not_end_the_next_ones(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("services.task_runs.HEARTBEAT", 0.01)
+    run = claimed(created())
+    beats: list[str] = []
+
+    def beat() -> None:
+        beats.append("x")
+        raise OperationalError("UPDATE", {}, Exception("database is locked"))
+
+    monkeypatch.setattr(run, "beat", beat)
+    with heartbeats(run):
+        wait_for("it beats again", lambda: len(beats) > 2)
 
 
 def test_what_has_finished_can_be_neither_cancelled_nor_replayed():
