@@ -190,3 +190,16 @@ class TaskRecord(Base):
     result: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
     error: Mapped[str | None]
     finished_at: Mapped[datetime | None]
+
+
+class PracticeRecord(Base):
+    """One recording of somebody's speech, and what its analysis found. A completed row never changes."""
+
+    __tablename__ = "practice_records"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    path: Mapped[str]  # in the data folder
+    created_at: Mapped[datetime]
+    status: Mapped[str] = mapped_column(String(20))  # pending, completed or failed
+    result: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[str | None]
