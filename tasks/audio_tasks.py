@@ -12,7 +12,12 @@ from celery_app import app, queue_of
 from services.arguments import checked
 from services.database import migrate
 from services.practice_records import analyze_record
+from services.recording_runs import analyze_run
+from services.redis_clients import client
 from services.speech_data import SpeechParams, SpeechResult
+from services.task_records import find
+from services.task_runs import LEASE, BeingRun, claim
+from services.token_stream import RedisStreamPublisher
 from tasks.base import report_progress
 
 
@@ -37,3 +42,22 @@ def analyze_audio(self: Task, practice_record_id: str, params: SpeechParams | No
         report_progress(self, done, total, step)
 
     return analyze_record(practice_record_id, params or SpeechParams(), report)
+
+
+@app.task(bind=True)
+@checked
+def analyze_recording(self: Task, task_id: str, path: str) -> SpeechResult | None:
+    """Analyse the recording at `path` for the row `task_id` (services/task_records.py), and write it there.
+
+    It is what the web front sends. A message that comes again after the task has finished gives what is
+    stored. While another worker runs it, this one waits until that one's lease would have ended.
+    Raises `NoSuchTask`, and `ValueError` for what is no recording.
+    """
+    try:
+        run = claim(task_id)
+    except BeingRun as busy:
+        raise self.retry(exc=busy, countdown=LEASE.total_seconds() + 1) from None
+    if run is None:
+        stored: SpeechResult | None = find(task_id).result
+        return stored
+    return analyze_run(run, path, RedisStreamPublisher(client(), task_id))

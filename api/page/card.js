@@ -13,7 +13,7 @@ export const isOver = task => ["completed", "failed", "cancelled"].includes(task
 export const word = task => (task.cancel_requested && !isOver(task) ? "is being cancelled" : WORDS[task.status][1])
 
 export function title(task) {
-  const text = String(task.arguments.prompt ?? task.arguments.recording ?? task.task)
+  const text = String(task.arguments.prompt ?? (task.arguments.path ? "A recording" : task.task))
   return text.length > LONGEST_TITLE ? `${text.slice(0, LONGEST_TITLE)}…` : text
 }
 

@@ -5,6 +5,7 @@ import { Card, isOver, title, word } from "./card.js"
 import { Stream } from "./stream.js"
 
 const LOOK_AGAIN = 2000 // milliseconds, for tasks without a stream, and those of other windows
+const LARGEST_RECORDING = 200_000_000 // bytes; the server would cut the connection
 const MOST_STREAMS = 3 // a browser opens six connections to one server, for all its windows
 
 const cards = new Map() // by id, newest first in the list
@@ -128,6 +129,7 @@ onSubmit(at("text-form"), key => {
 onSubmit(at("audio-form"), key => {
   const [file] = at("recording").files
   if (!file) throw new Error("Choose a recording first.")
+  if (file.size > LARGEST_RECORDING) throw new Error("The recording is longer than 200 MB: choose a shorter one.")
   return api.upload(file, key)
 })
 

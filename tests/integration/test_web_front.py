@@ -249,6 +249,37 @@ def test_a_killed_worker_leaves_a_row_that_says_so_and_a_replay_runs_it(
         assert find(task_id).runs == 2
 
 
+# --- recordings ---
+
+
+def test_a_recording_of_two_gigabytes_is_refused_while_it_arrives(api: Api, data: Path) -> None:
+    sent = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal sent
+        yield b"RIFF\x00\x00\x00\x00WAVE"
+        while sent < 2_000_000_000:
+            sent += 1_000_000
+            yield bytes(1_000_000)
+
+    client = api.client()
+    # Only the head: the server closes, and what a client is still sending may cost it the rest of the answer.
+    with client.stream("POST", "/audio", content=pieces(), headers={"Content-Type": "audio/wav"}) as answer:
+        assert answer.status_code == 413
+    assert sent < 250_000_000  # the rest was not read
+    assert list((data / "recordings").iterdir()) == []
+    assert client.get("/tasks").json() == []
+
+
+def test_a_recording_that_is_no_recording_is_refused_at_once(api: Api, data: Path) -> None:
+    pieces = iter([b"x" * 1_000_000] * 150)
+    headers = {"Content-Type": "audio/wav"}
+    with api.client().stream("POST", "/audio", content=pieces, headers=headers) as answer:
+        assert answer.status_code == 422
+    assert len(list(pieces)) > 100  # they were not sent
+    assert list((data / "recordings").iterdir()) == []
+
+
 # --- the command ---
 
 
